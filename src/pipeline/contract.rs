@@ -52,7 +52,7 @@ pub struct Column {
     /// Neither absent, nor null, nor an empty string.
     pub required: bool,
     /// Stands in for an absent or null value.
-    pub default: Option<Default>,
+    pub default: Option<DefaultValue>,
     /// Applied in this order before the rules and the mask.
     pub canonical: Vec<Canonical>,
     pub parse: Option<Parse>,
@@ -87,7 +87,7 @@ pub enum System {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Default {
+pub enum DefaultValue {
     Value(Value<'static>),
     System(System),
 }
