@@ -1,0 +1,412 @@
+//! What the environment says, read once: the only file that knows the names of settings.
+//!
+//! `Config::from_lookup` is pure and names everything that is missing or wrong at once, so that a deployment is mended
+//! in one go. An empty value counts as unset, because templates pass empty strings for what was not filled in.
+//!
+//! Not here: `AWS_ENDPOINT_URL`, `AWS_REGION` and the like, which the AWS SDK reads itself, and opening any file.
+
+use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use percent_encoding::percent_decode_str;
+
+/// Everything that can be set from outside.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `CONTRACT_PATH`: a contract file in place of the built-in one.
+    pub contract_path: Option<PathBuf>,
+    /// Where the database is, who we are there, and how it is reached.
+    pub database: DatabaseConfig,
+    /// Where the masking keys come from.
+    pub masking: MaskingSource,
+    /// `DEADLINE_RESERVE_MS`, 1000 unless set: how long before Lambda's deadline work stops, so that an answer gets out.
+    pub deadline_reserve: Duration,
+    /// `METRICS_NAMESPACE`, `sqs-etl` unless set: the CloudWatch namespace.
+    pub metrics_namespace: String,
+    /// `AWS_LAMBDA_FUNCTION_NAME`, `ingest` unless set: the metrics' dimension.
+    pub function_name: String,
+    /// `RUST_LOG` as it stands; telemetry makes sense of it.
+    pub rust_log: Option<String>,
+}
+
+/// Where the database is, who we are there, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// Where user name, password and, mostly, the address come from.
+    pub source: DatabaseSource,
+    /// What fills in where the secret has no address.
+    pub fallback: Address,
+    /// `DB_SSLMODE` and `DB_SSLROOTCERT`, or `sslmode` and `sslrootcert` inside `DATABASE_URL`.
+    pub ssl_mode: SslMode,
+    /// `DB_POOL_SIZE`, 1 to 100. Unless set, as many as Lambda may run invocations in this environment at once.
+    pub pool_size: usize,
+    /// `DB_CONNECT_TIMEOUT_MS`, 5000 unless set: one attempt, from the name look-up to the end of the login.
+    pub connect_timeout: Duration,
+}
+
+/// Where the database's user name and password come from.
+#[derive(Clone)]
+pub enum DatabaseSource {
+    /// `DB_SECRET_ARN`: a secret in Secrets Manager, in the shape that RDS gives it.
+    Secret { arn: String },
+    /// `DATABASE_URL`, parsed, host and database name included.
+    Url(Box<tokio_postgres::Config>),
+}
+
+/// `DB_HOST`, `DB_PORT` and `DB_NAME`: RDS's own secrets carry a user name and a password only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Address {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub dbname: Option<String>,
+}
+
+/// How the connection to the database is protected. There is nothing in between, see `SslMode::refusal`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SslMode {
+    /// No TLS at all.
+    Disable,
+    /// TLS; the server proves by its certificate that it bears the host name we asked for.
+    VerifyFull {
+        /// A PEM file whose certificates are trusted in place of the built-in roots of RDS.
+        roots: Option<PathBuf>,
+    },
+}
+
+/// Where the masking keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MaskingSource {
+    /// `MASKING_SECRET_ARN`: a secret in Secrets Manager.
+    Secret { arn: String },
+    /// `MASKING_KEY`: the secret's text itself.
+    Key(SecretText),
+}
+
+/// Text that must not be shown.
+///
+/// **Invariant:** its `Debug` does not quote it, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+/// All that is missing or wrong in the environment, each with what to do about it. Quotes no value that may be secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{} in the environment: {}", count(.problems.len()), .problems.join("; "))]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads settings through `lookup`, which answers a name with its value.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+        let mut settings = Settings { lookup: &lookup, problems: Vec::new() };
+        let database = settings.database();
+        let masking = settings.masking();
+        let rest = (settings.milliseconds("DEADLINE_RESERVE_MS", 1_000, 0..=60_000), settings.metrics_namespace());
+        match (database, masking) {
+            (Some(database), Some(masking)) if settings.problems.is_empty() => Ok(Config {
+                contract_path: settings.text("CONTRACT_PATH").map(PathBuf::from),
+                database,
+                masking,
+                deadline_reserve: rest.0,
+                metrics_namespace: rest.1,
+                function_name: settings.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "ingest".into()),
+                rust_log: settings.text("RUST_LOG"),
+            }),
+            _ => Err(ConfigError { problems: settings.problems }),
+        }
+    }
+}
+
+impl ConfigError {
+    /// One sentence a fault, each beginning with the setting's name.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+impl SecretText {
+    /// Takes over what must not be shown.
+    pub fn new(text: impl Into<String>) -> SecretText {
+        SecretText(text.into())
+    }
+
+    /// The text itself. Whoever calls this keeps the invariant from there on.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(_)")
+    }
+}
+
+impl fmt::Debug for DatabaseSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatabaseSource::Secret { arn } => f.debug_struct("Secret").field("arn", arn).finish(),
+            DatabaseSource::Url(_) => f.write_str("Url(_)"),
+        }
+    }
+}
+
+impl SslMode {
+    /// Why a libpq mode that encrypts is not offered here; `None` for a word that libpq does not know either.
+    fn refusal(mode: &str) -> Option<&'static str> {
+        match mode {
+            "require" => Some("encrypts without checking who answers"),
+            "verify-ca" => Some("does not check the host name"),
+            "allow" | "prefer" => Some("may fall back to plain text unnoticed"),
+            _ => None,
+        }
+    }
+}
+
+/// Reads settings one by one and gathers what is wrong with them.
+struct Settings<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<String>,
+}
+
+impl Settings<'_> {
+    fn database(&mut self) -> Option<DatabaseConfig> {
+        let pool_size = self.pool_size();
+        let connect_timeout = self.milliseconds("DB_CONNECT_TIMEOUT_MS", 5_000, 1..=60_000);
+        let fallback = Address {
+            host: self.text("DB_HOST"),
+            port: self.number("DB_PORT", 1..=65_535),
+            dbname: self.text("DB_NAME"),
+        };
+        let (source, tls) = match self.either("DB_SECRET_ARN", "DATABASE_URL")? {
+            Either::First(arn) => (Some(DatabaseSource::Secret { arn }), TlsOptions::default()),
+            Either::Second(url) => {
+                let (url, tls) = split_tls_options(&url);
+                (self.database_url(&url, &fallback), tls)
+            }
+        };
+        let ssl_mode = self.ssl_mode(tls);
+        Some(DatabaseConfig { source: source?, fallback, ssl_mode: ssl_mode?, pool_size, connect_timeout })
+    }
+
+    /// The parser's own error is left out: it may quote a piece of a password that was not escaped.
+    fn database_url(&mut self, url: &str, fallback: &Address) -> Option<DatabaseSource> {
+        let Ok(mut config) = url.parse::<tokio_postgres::Config>() else {
+            return self.problem(
+                "DATABASE_URL cannot be read: write postgresql://user:password@host:port/database and percent-encode \
+                 special characters in it",
+            );
+        };
+        fallback.fill(&mut config);
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return self.problem("DATABASE_URL names no host: add it, or set DB_HOST");
+        }
+        if config.get_dbname().is_none() {
+            return self.problem("DATABASE_URL names no database: add it, or set DB_NAME");
+        }
+        Some(DatabaseSource::Url(Box::new(config)))
+    }
+
+    fn ssl_mode(&mut self, in_url: TlsOptions) -> Option<SslMode> {
+        let mode = self.once("DB_SSLMODE", in_url.mode, "sslmode");
+        let roots = self.once("DB_SSLROOTCERT", in_url.roots, "sslrootcert").map(PathBuf::from);
+        match mode.as_deref() {
+            None | Some("verify-full") => Some(SslMode::VerifyFull { roots }),
+            Some("disable") => Some(SslMode::Disable),
+            Some(other) => {
+                let why = match SslMode::refusal(other) {
+                    Some(why) => format!("{other} {why}"),
+                    None => "no such mode".into(),
+                };
+                self.problem(format!(
+                    "DB_SSLMODE (or sslmode in DATABASE_URL): {why}; use verify-full, with DB_SSLROOTCERT for a private \
+                     certificate authority, or disable on a network you trust"
+                ))
+            }
+        }
+    }
+
+    fn masking(&mut self) -> Option<MaskingSource> {
+        Some(match self.either("MASKING_SECRET_ARN", "MASKING_KEY")? {
+            Either::First(arn) => MaskingSource::Secret { arn },
+            Either::Second(key) => MaskingSource::Key(SecretText(key)),
+        })
+    }
+
+    /// AWS sets `AWS_LAMBDA_MAX_CONCURRENCY` where one environment runs several invocations at once.
+    fn pool_size(&mut self) -> usize {
+        let at_once = self.text("AWS_LAMBDA_MAX_CONCURRENCY").and_then(|text| text.parse().ok()).unwrap_or(1);
+        self.number("DB_POOL_SIZE", 1..=100).unwrap_or(at_once).clamp(1, 100)
+    }
+
+    /// CloudWatch takes these characters only; it drops metrics of any other namespace without a word.
+    fn metrics_namespace(&mut self) -> String {
+        let namespace = self.text("METRICS_NAMESPACE").unwrap_or_else(|| "sqs-etl".into());
+        let allowed = |c: char| c.is_ascii_alphanumeric() || " ._-/#:".contains(c);
+        if namespace.len() > 255 || !namespace.chars().all(allowed) || namespace.starts_with("AWS/") {
+            self.problem::<()>(
+                "METRICS_NAMESPACE must have at most 255 of the characters a-z, A-Z, 0-9, space and . _ - / # : and not \
+                 begin with AWS/",
+            );
+        }
+        namespace
+    }
+
+    fn milliseconds(&mut self, name: &str, default: u64, allowed: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.number(name, allowed).unwrap_or(default))
+    }
+
+    fn number<T: FromStr + PartialOrd + fmt::Display>(&mut self, name: &str, allowed: RangeInclusive<T>) -> Option<T> {
+        match self.text(name)?.parse() {
+            Ok(number) if allowed.contains(&number) => Some(number),
+            _ => self.problem(format!("{name} must be a number from {} to {}", allowed.start(), allowed.end())),
+        }
+    }
+
+    fn either(&mut self, first: &str, second: &str) -> Option<Either> {
+        match (self.text(first), self.text(second)) {
+            (Some(value), None) => Some(Either::First(value)),
+            (None, Some(value)) => Some(Either::Second(value)),
+            (None, None) => self.problem(format!("{first} or {second} is missing: set one of them")),
+            (Some(_), Some(_)) => self.problem(format!("{first} and {second} are both set: unset one of them")),
+        }
+    }
+
+    /// A setting that may stand inside `DATABASE_URL` as well, and must not say two things.
+    fn once(&mut self, name: &str, in_url: Option<String>, option: &str) -> Option<String> {
+        match (self.text(name), in_url) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                self.problem(format!("{name} and {option} in DATABASE_URL differ: unset one of them"))
+            }
+            (ours, theirs) => ours.or(theirs),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.trim().is_empty())
+    }
+
+    fn problem<T>(&mut self, text: impl Into<String>) -> Option<T> {
+        self.problems.push(text.into());
+        None
+    }
+}
+
+impl Address {
+    /// Puts in what `config` lacks.
+    pub fn fill(&self, config: &mut tokio_postgres::Config) {
+        if let (true, Some(host)) = (config.get_hosts().is_empty(), &self.host) {
+            config.host(host);
+        }
+        if let (true, Some(port)) = (config.get_ports().is_empty(), self.port) {
+            config.port(port);
+        }
+        if let (None, Some(dbname)) = (config.get_dbname(), &self.dbname) {
+            config.dbname(dbname);
+        }
+    }
+}
+
+enum Either {
+    First(String),
+    Second(String),
+}
+
+/// What a connection string says about TLS.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TlsOptions {
+    mode: Option<String>,
+    roots: Option<String>,
+}
+
+impl TlsOptions {
+    /// Keeps the option if it is about TLS, and says whether it is.
+    fn take(&mut self, name: &str, value: impl FnOnce() -> String) -> bool {
+        let place = match name {
+            "sslmode" => &mut self.mode,
+            "sslrootcert" => &mut self.roots,
+            _ => return false,
+        };
+        *place = Some(value()).filter(|value| !value.is_empty());
+        true
+    }
+}
+
+/// Takes `sslmode` and `sslrootcert` out of a connection string: tokio-postgres refuses `sslmode=verify-full`, and
+/// knows no `sslrootcert`.
+fn split_tls_options(url: &str) -> (String, TlsOptions) {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") { split_url(url) } else { split_pairs(url) }
+}
+
+/// `postgresql://user:password@host/database?key=value&key=value`. The password may hold an unescaped `?`.
+fn split_url(url: &str) -> (String, TlsOptions) {
+    let mut tls = TlsOptions::default();
+    let after_login = url.find('@').map_or(0, |at| at + 1);
+    let Some(question) = url[after_login..].find('?').map(|at| after_login + at) else {
+        return (url.to_owned(), tls);
+    };
+    let others: Vec<&str> = url[question + 1..]
+        .split('&')
+        .filter(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            !tls.take(name, || percent_decode_str(value).decode_utf8_lossy().into_owned())
+        })
+        .collect();
+    let mark = if others.is_empty() { "" } else { "?" };
+    (format!("{}{mark}{}", &url[..question], others.join("&")), tls)
+}
+
+/// `key=value key='quoted value'`, backslashes escaping inside and outside of quotes.
+fn split_pairs(text: &str) -> (String, TlsOptions) {
+    let mut tls = TlsOptions::default();
+    let mut others = String::new();
+    let mut rest = text.trim_start();
+    while let Some((name, raw)) = next_pair(rest) {
+        let (pair, after) = rest.split_at(name.len() + raw.len());
+        let value = || unquote(raw.trim_start().trim_start_matches('=').trim_start());
+        if !tls.take(name, value) {
+            others.push_str(pair);
+            others.push(' ');
+        }
+        rest = after.trim_start();
+    }
+    others.push_str(rest);
+    (others, tls)
+}
+
+/// The next pair's name, and everything from behind the name to the end of the value as it is written.
+fn next_pair(text: &str) -> Option<(&str, &str)> {
+    let name = text.split(|c: char| c.is_whitespace() || c == '=').next().filter(|name| !name.is_empty())?;
+    let behind = &text[name.len()..];
+    let value = behind.trim_start().strip_prefix('=')?.trim_start();
+    let quoted = value.starts_with('\'');
+    let mut escaped = false;
+    let end = value.char_indices().skip(usize::from(quoted)).find(|&(_, c)| {
+        let ends = !escaped && if quoted { c == '\'' } else { c.is_whitespace() };
+        escaped = !escaped && c == '\\';
+        ends
+    });
+    let length = match end {
+        Some((at, _)) => at + usize::from(quoted),
+        None => value.len(),
+    };
+    Some((name, &behind[..behind.len() - value.len() + length]))
+}
+
+fn unquote(value: &str) -> String {
+    let inner = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\'')).unwrap_or(value);
+    let mut text = String::new();
+    let mut characters = inner.chars();
+    while let Some(c) = characters.next() {
+        text.extend(if c == '\\' { characters.next() } else { Some(c) });
+    }
+    text
+}
+
+fn count(faults: usize) -> String {
+    if faults == 1 { "1 fault".into() } else { format!("{faults} faults") }
+}

@@ -1,0 +1,484 @@
+//! Connections to PostgreSQL: TLS, a pool, and why there is none.
+//!
+//! The login is asked for at every new connection and asked for afresh when the server refuses it, so that a rotated
+//! password goes unnoticed, also where rotation changes the user name. Connections that are open live on.
+//!
+//! Not here: SQL, and retries other than that one. The pool is deadpool with a manager of our own, because
+//! deadpool-postgres can only fail with an error of tokio-postgres, which cannot say that a secret is unreadable.
+//!
+//! **Invariant:** nothing of what the server says reaches a text but the SQLSTATE, and no error of tokio-postgres
+//! leaves this file: its sources quote the server.
+
+use std::{
+    error::Error,
+    fmt,
+    io::{self, ErrorKind},
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, Pool, PoolError, RecycleError, RecycleResult};
+use futures_util::future::BoxFuture;
+use rustls::{
+    CertificateError, ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio::{task::AbortHandle, time::timeout};
+use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket, config::Host, error::SqlState, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::SslMode;
+
+/// The roots that sign RDS, Aurora and RDS Proxy, see `scripts/get-rds-roots`.
+const RDS_ROOTS: &str = include_str!("../certs/aws-rds-roots.pem");
+
+/// Lambda gives a function 10 s to start.
+const WARM_LIMIT: Duration = Duration::from_secs(8);
+/// A connection that was not handed out for this long is tried first: the server may have given it up meanwhile, as it
+/// does while Lambda keeps the process frozen.
+const TRUSTED_FOR: Duration = Duration::from_secs(30);
+const TRIAL_LIMIT: Duration = Duration::from_secs(1);
+/// How long sent data may stay unacknowledged before the connection counts as dead; Linux alone would take a quarter of
+/// an hour, longer than any invocation.
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(10);
+/// Under the 350 s after which AWS's NAT gateways and load balancers forget an idle connection.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// What tokio-postgres means by "not set".
+const KEEPALIVE_IDLE_UNSET: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Answers with the address and the login of the database.
+pub type Credentials = Arc<dyn Fn(Freshness) -> BoxFuture<'static, anyhow::Result<Config>> + Send + Sync>;
+
+/// May a login be one that we already have?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Any login that is at hand.
+    Cached,
+    /// The one at hand was refused: fetch it again.
+    Fresh,
+}
+
+/// The database, reached through a pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<Connector>,
+}
+
+/// A connection out of the pool; a `tokio_postgres::Client` by `Deref`. It goes back when dropped, so one with a
+/// statement still under way must go through `Database::discard`.
+pub type PooledConnection = managed::Object<Connector>;
+
+/// An open connection. Dropped, it is closed at once, whatever is still under way on it.
+pub struct Connection {
+    client: Client,
+    driver: AbortHandle,
+}
+
+/// How connections are protected.
+#[derive(Clone)]
+pub enum Tls {
+    /// Not at all.
+    Disable,
+    /// TLS, with the server's certificate and host name verified.
+    VerifyFull(MakeRustlsConnect),
+}
+
+/// Why the trusted roots cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    #[error("cannot read the root certificates {} (DB_SSLROOTCERT)", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} (DB_SSLROOTCERT) holds no certificate in PEM form that can be read", .path.display())]
+    NoCertificate { path: PathBuf },
+}
+
+/// Why there is no connection. A variant a decision; none quotes the server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody can say where the database is or who we are.
+    #[error("no login for the database")]
+    Credentials(#[source] Arc<anyhow::Error>),
+    /// Nothing answers at that address, or it hung up.
+    #[error("cannot reach {target}: {reason}")]
+    Unreachable { target: Target, reason: String },
+    /// No connection in the time given.
+    #[error("no connection to {target} within {} ms", .after.as_millis())]
+    TimedOut { target: Target, after: Duration },
+    /// All connections are taken, and none came back in the time given.
+    #[error("all {size} database connections stayed in use for {} ms", .after.as_millis())]
+    Busy { size: usize, after: Duration },
+    /// The server did not prove who it is.
+    #[error("TLS with {target} failed: {failure}")]
+    Tls { target: Target, failure: TlsFailure },
+    /// The server answered with an SQLSTATE.
+    #[error("{target} refused the connection: {} (SQLSTATE {})", meaning(.state), .state.code())]
+    Refused { target: Target, state: SqlState },
+    /// The two sides do not understand each other.
+    #[error("cannot log in to {target}: {reason}")]
+    Protocol { target: Target, reason: String },
+}
+
+/// Which check of the server's certificate failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsFailure {
+    #[error("the server offers no TLS; switch it on there, or set DB_SSLMODE=disable on a network you trust")]
+    NotOffered,
+    #[error("its certificate is not signed by a root we trust; for a private authority set DB_SSLROOTCERT")]
+    UnknownIssuer,
+    #[error("its certificate is for another host name")]
+    WrongHost,
+    #[error("its certificate has expired")]
+    Expired,
+    #[error("its certificate is not valid yet; is the clock right?")]
+    NotValidYet,
+    #[error("it shows a certificate authority's certificate as its own; give the server one signed by that authority")]
+    AuthorityAsServer,
+    /// Said by rustls, whose texts hold names and numbers of the protocol only.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The server we talk to, as `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target(String);
+
+impl Database {
+    /// Opens nothing yet. `connect_timeout` bounds one attempt, from the name look-up to the end of the login.
+    pub fn new(credentials: Credentials, tls: Tls, pool_size: usize, connect_timeout: Duration) -> Database {
+        let connector = Connector { credentials, tls, connect_timeout, target: Mutex::default() };
+        let pool = Pool::builder(connector).max_size(pool_size).build().expect("only timeouts need a runtime named");
+        Database { pool }
+    }
+
+    /// A connection, by `within` from now, be it the wait for a free one or the login that takes the time.
+    pub async fn get(&self, within: Duration) -> Result<PooledConnection, ConnectError> {
+        match timeout(within, self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(_)) => unreachable!("the pool has no timeouts and no hooks, and nobody closes it"),
+            Err(_) => Err(self.out_of_time(within)),
+        }
+    }
+
+    /// Opens one connection ahead of need, within the time that Lambda gives a function to start.
+    pub async fn warm(&self) -> Result<(), ConnectError> {
+        self.get(WARM_LIMIT).await.map(drop)
+    }
+
+    /// Closes idle connections: those that went into a snapshot are dead when it is restored.
+    pub fn reset(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    /// Closes a connection instead of giving it back: one whose statement was given up midway, or that failed.
+    pub fn discard(&self, connection: PooledConnection) {
+        drop(PooledConnection::take(connection));
+    }
+
+    /// Asks the server to stop what the connection of this token is doing. The server does not say whether it did.
+    pub async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
+        self.pool.manager().cancel(token).await
+    }
+
+    /// With every connection made, the time went by waiting for one; else it went by making one.
+    fn out_of_time(&self, after: Duration) -> ConnectError {
+        let status = self.pool.status();
+        if status.size >= status.max_size {
+            ConnectError::Busy { size: status.max_size, after }
+        } else {
+            ConnectError::TimedOut { target: self.pool.manager().last_target(), after }
+        }
+    }
+}
+
+impl Tls {
+    /// Reads the trusted roots, if any are needed.
+    pub fn new(mode: &SslMode) -> Result<Tls, RootsError> {
+        let roots = match mode {
+            SslMode::Disable => return Ok(Tls::Disable),
+            SslMode::VerifyFull { roots: None } => trusted(RDS_ROOTS.as_bytes()).expect("a test reads these roots"),
+            SslMode::VerifyFull { roots: Some(path) } => read_roots(path)?,
+        };
+        // Named, so that no crate need be the one that sets the process's default.
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has the ciphers of every protocol version")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Tls::VerifyFull(MakeRustlsConnect::new(config)))
+    }
+}
+
+impl ConnectError {
+    /// Might the same attempt succeed a little later?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::Busy { .. } => true,
+            ConnectError::Refused { state, .. } => matches!(&state.code()[..2], "08" | "53" | "57"),
+            ConnectError::Credentials(_) | ConnectError::Tls { .. } | ConnectError::Protocol { .. } => false,
+        }
+    }
+
+    /// Has the server no room, or is it starting up or shutting down? Then trying harder makes it worse.
+    pub fn is_overload(&self) -> bool {
+        self.sqlstate().is_some_and(|state| matches!(&state[..2], "53" | "57"))
+    }
+
+    /// Did the server refuse the user name or the password?
+    pub fn is_login_refused(&self) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with("28"))
+    }
+
+    /// The server's answer, where there was one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            ConnectError::Refused { state, .. } => Some(state.code()),
+            _ => None,
+        }
+    }
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Makes the pool's connections.
+pub struct Connector {
+    credentials: Credentials,
+    tls: Tls,
+    connect_timeout: Duration,
+    /// Where the last attempt went, to be named when a caller's time is up.
+    target: Mutex<Option<Target>>,
+}
+
+impl managed::Manager for Connector {
+    type Type = Connection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Connection, ConnectError> {
+        let login = self.login(Freshness::Cached).await?;
+        match self.connect(&login).await {
+            Err(refused) if refused.is_login_refused() => {
+                let fresh = self.login(Freshness::Fresh).await?;
+                if fresh == login { Err(refused) } else { self.connect(&fresh).await }
+            }
+            result => result,
+        }
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<ConnectError> {
+        if connection.is_closed() {
+            return Err(RecycleError::message("closed"));
+        }
+        if metrics.last_used() < TRUSTED_FOR {
+            return Ok(());
+        }
+        match timeout(TRIAL_LIMIT, connection.check_connection()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(RecycleError::message("dead")),
+        }
+    }
+}
+
+impl Connector {
+    async fn login(&self, freshness: Freshness) -> Result<Config, ConnectError> {
+        (self.credentials)(freshness).await.map_err(|error| ConnectError::Credentials(Arc::new(error)))
+    }
+
+    async fn connect(&self, login: &Config) -> Result<Connection, ConnectError> {
+        let config = self.equipped(login);
+        let target = Target::of(&config);
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target.clone());
+        let attempt = async {
+            match &self.tls {
+                Tls::Disable => drive(&config, NoTls).await,
+                Tls::VerifyFull(tls) => drive(&config, tls.clone()).await,
+            }
+        };
+        match timeout(self.connect_timeout, attempt).await {
+            Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
+            Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
+        }
+    }
+
+    async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
+        let target = self.last_target();
+        let attempt = async {
+            match &self.tls {
+                Tls::Disable => token.cancel_query(NoTls).await,
+                Tls::VerifyFull(tls) => token.cancel_query(tls.clone()).await,
+            }
+        };
+        match timeout(self.connect_timeout, attempt).await {
+            Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
+            Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
+        }
+    }
+
+    /// The login with what every connection of ours has; where `DATABASE_URL` says something else, that holds.
+    fn equipped(&self, login: &Config) -> Config {
+        let mut config = login.clone();
+        config.ssl_mode(match self.tls {
+            Tls::Disable => tokio_postgres::config::SslMode::Disable,
+            Tls::VerifyFull(_) => tokio_postgres::config::SslMode::Require,
+        });
+        if config.get_application_name().is_none() {
+            config.application_name("sqs-etl");
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(UNACKNOWLEDGED_LIMIT);
+        }
+        if config.get_keepalives_idle() == KEEPALIVE_IDLE_UNSET {
+            config.keepalives_idle(KEEPALIVE_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVE_INTERVAL);
+        }
+        config
+    }
+
+    fn last_target(&self) -> Target {
+        let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        target.clone().unwrap_or_else(|| Target("the database".into()))
+    }
+}
+
+/// Opens a connection, and sees to it that a task moves its bytes. What ends that task is learnt by whoever uses the
+/// connection; its error may quote a value and goes nowhere.
+async fn drive<T>(config: &Config, tls: T) -> Result<Connection, tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+    Ok(Connection { client, driver })
+}
+
+impl Target {
+    fn of(config: &Config) -> Target {
+        let hosts = config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let addresses = config.get_hostaddrs().iter().map(ToString::to_string);
+        let mut names: Vec<String> = hosts.collect();
+        if names.is_empty() {
+            names.extend(addresses);
+        }
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        Target(format!("{}:{port}", names.join(",")))
+    }
+}
+
+impl ConnectError {
+    fn new(error: &tokio_postgres::Error, target: Target) -> ConnectError {
+        if let Some(state) = error.code() {
+            return ConnectError::Refused { target, state: state.clone() };
+        }
+        match error.source().map(|cause| (cause, cause.downcast_ref::<io::Error>())) {
+            None => ConnectError::Unreachable { target, reason: error.to_string() },
+            Some((_, Some(cause))) => ConnectError::from_io(cause, error, target),
+            Some((cause, None)) if cause.to_string() == "server does not support TLS" => {
+                ConnectError::Tls { target, failure: TlsFailure::NotOffered }
+            }
+            // All that tokio-postgres gives as a cause here are constant sentences of its own.
+            Some((cause, None)) => ConnectError::Protocol { target, reason: format!("{error}: {cause}") },
+        }
+    }
+
+    /// Of an `io::Error` only the operating system's part can be shown: others hold what the server sent.
+    fn from_io(cause: &io::Error, error: &tokio_postgres::Error, target: Target) -> ConnectError {
+        if let Some(tls) = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return ConnectError::Tls { target, failure: TlsFailure::from(tls) };
+        }
+        match (cause.raw_os_error(), cause.kind()) {
+            (Some(code), _) => {
+                ConnectError::Unreachable { target, reason: io::Error::from_raw_os_error(code).to_string() }
+            }
+            (None, ErrorKind::UnexpectedEof) => ConnectError::Unreachable { target, reason: "it hung up".into() },
+            (None, _) if cause.to_string().starts_with("failed to lookup address") => {
+                ConnectError::Unreachable { target, reason: "no such host name".into() }
+            }
+            (None, _) => ConnectError::Protocol { target, reason: error.to_string() },
+        }
+    }
+}
+
+impl From<&rustls::Error> for TlsFailure {
+    fn from(error: &rustls::Error) -> TlsFailure {
+        let rustls::Error::InvalidCertificate(fault) = error else {
+            return TlsFailure::Other(error.to_string());
+        };
+        match fault {
+            CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                TlsFailure::WrongHost
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotValidYet,
+            CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                TlsFailure::AuthorityAsServer
+            }
+            other => TlsFailure::Other(other.to_string()),
+        }
+    }
+}
+
+/// For the codes that a login meets; PostgreSQL's own sentences name users and databases.
+fn meaning(state: &SqlState) -> &'static str {
+    match state.code() {
+        "28P01" => "wrong user name or password",
+        "28000" => "this user may not log in from here in this way",
+        "3D000" => "no such database",
+        "42501" => "this user may not use that database",
+        "53300" => "no connections left",
+        "57P03" => "it is starting up or shutting down",
+        _ => "see the code",
+    }
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, RootsError> {
+    let pem = std::fs::read(path).map_err(|source| RootsError::Unreadable { path: path.into(), source })?;
+    trusted(&pem).ok_or_else(|| RootsError::NoCertificate { path: path.into() })
+}
+
+/// `None` when there is no certificate in it, or one that cannot be read.
+fn trusted(pem: &[u8]) -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    (!roots.is_empty()).then_some(roots)
+}

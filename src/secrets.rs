@@ -1,0 +1,233 @@
+//! Who we are to the database, and the masking keys: out of Secrets Manager, or out of the environment.
+//!
+//! The AWS SDK is set up at the first fetch, so that with `DATABASE_URL` and `MASKING_KEY` none of it runs. Every fetch
+//! is bounded, because Lambda gives a function 10 s to start. Not here: what the masking keys mean, and the logins.
+//!
+//! **Invariant:** no error text says more of a secret than that a field is missing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_secretsmanager::{
+    Client,
+    config::http::HttpResponse,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::get_secret_value::GetSecretValueError,
+};
+use aws_smithy_http_client::{
+    Builder as HttpClientBuilder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use futures_util::FutureExt;
+use serde::Deserialize;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::{
+    config::{Address, Config, DatabaseSource, MaskingSource, SecretText},
+    database::{Credentials, Freshness},
+};
+
+/// From the first look for AWS credentials to the secret, retries included.
+const FETCH_LIMIT: Duration = Duration::from_secs(6);
+/// One request. Secrets Manager answers in some 10 ms; a missing route answers never.
+const ATTEMPT_LIMIT: Duration = Duration::from_millis(2_500);
+const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
+const ATTEMPTS: u32 = 3;
+
+/// The function's secrets, fetched when they are asked for.
+pub struct Secrets {
+    database: DatabaseSource,
+    fallback: Address,
+    masking: MaskingSource,
+    client: OnceCell<Client>,
+    login: Mutex<Option<tokio_postgres::Config>>,
+    fetches: AtomicU64,
+}
+
+impl Secrets {
+    /// Only remembers where the secrets are.
+    pub fn new(config: &Config) -> Secrets {
+        Secrets {
+            database: config.database.source.clone(),
+            fallback: config.database.fallback.clone(),
+            masking: config.masking.clone(),
+            client: OnceCell::new(),
+            login: Mutex::default(),
+            fetches: AtomicU64::new(0),
+        }
+    }
+
+    /// The database's address, user name and password, in the form that `Database` asks for them.
+    pub fn credentials(self: &Arc<Self>) -> Credentials {
+        let secrets = Arc::clone(self);
+        Arc::new(move |freshness| {
+            let secrets = Arc::clone(&secrets);
+            async move { secrets.login(freshness).await }.boxed()
+        })
+    }
+
+    /// The text that holds the masking keys. Fetched at every call.
+    pub async fn masking_secret(&self) -> anyhow::Result<SecretText> {
+        match &self.masking {
+            MaskingSource::Key(text) => Ok(text.clone()),
+            MaskingSource::Secret { arn } => {
+                self.fetch(arn).await.context("fetch the masking secret (MASKING_SECRET_ARN)")
+            }
+        }
+    }
+
+    async fn login(&self, freshness: Freshness) -> anyhow::Result<tokio_postgres::Config> {
+        match &self.database {
+            DatabaseSource::Url(config) => Ok((**config).clone()),
+            DatabaseSource::Secret { arn } => self.fetched_login(arn, freshness).await,
+        }
+    }
+
+    /// Whoever waited while another fetched takes what the other got: a hundred refused logins make one fetch.
+    async fn fetched_login(&self, arn: &str, freshness: Freshness) -> anyhow::Result<tokio_postgres::Config> {
+        let fetches_before = self.fetches.load(Ordering::Acquire);
+        let mut latest = self.login.lock().await;
+        let was_fetched_meanwhile = self.fetches.load(Ordering::Acquire) != fetches_before;
+        match &*latest {
+            Some(login) if freshness == Freshness::Cached || was_fetched_meanwhile => Ok(login.clone()),
+            _ => {
+                let secret = self.fetch(arn).await.context("fetch the database secret (DB_SECRET_ARN)")?;
+                let login =
+                    database_login(&secret, &self.fallback).context("read the database secret (DB_SECRET_ARN)")?;
+                self.fetches.fetch_add(1, Ordering::Release);
+                Ok(latest.insert(login).clone())
+            }
+        }
+    }
+
+    async fn fetch(&self, arn: &str) -> anyhow::Result<SecretText> {
+        let request = async {
+            let client = self.client.get_or_init(secrets_manager).await;
+            client.get_secret_value().secret_id(arn).send().await.map_err(|error| anyhow!(reason(&error)))
+        };
+        let secret = tokio::time::timeout(FETCH_LIMIT, request).await.map_err(|_| anyhow!(NO_ANSWER))??;
+        let text = secret.secret_string.context("the secret holds binary data, not text")?;
+        Ok(SecretText::new(text))
+    }
+}
+
+/// With the crypto that TLS to the database uses too: one such library in the program.
+async fn secrets_manager() -> Client {
+    let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_LIMIT)
+        .operation_attempt_timeout(ATTEMPT_LIMIT)
+        .operation_timeout(FETCH_LIMIT)
+        .build();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .load()
+        .await;
+    Client::new(&config)
+}
+
+const NO_ANSWER: &str = "no answer from Secrets Manager in time: do the function's subnets have a VPC endpoint for \
+                         it, or a NAT gateway?";
+
+/// What to do about it, and Secrets Manager's error code; its message is left out.
+fn reason(error: &SdkError<GetSecretValueError, HttpResponse>) -> String {
+    let Some(refusal) = error.as_service_error() else {
+        return unanswered(error).into();
+    };
+    let code = refusal.code().unwrap_or("no error code");
+    match code {
+        "AccessDeniedException" => {
+            format!("access denied ({code}): the function's role needs secretsmanager:GetSecretValue on this secret")
+        }
+        "ResourceNotFoundException" => {
+            format!("not found ({code}): there is no such secret in this account and region, or it has no value yet")
+        }
+        "InvalidRequestException" => format!("unusable ({code}): is the secret marked for deletion?"),
+        "DecryptionFailure" => {
+            format!("cannot be decrypted ({code}): the function's role needs kms:Decrypt on its key")
+        }
+        _ => format!("refused ({code})"),
+    }
+}
+
+fn unanswered(error: &SdkError<GetSecretValueError, HttpResponse>) -> &'static str {
+    match error {
+        SdkError::TimeoutError(_) => NO_ANSWER,
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => NO_ANSWER,
+        SdkError::DispatchFailure(failure) if failure.is_io() => "Secrets Manager cannot be reached",
+        SdkError::DispatchFailure(_) => "the request could not be sent: are AWS credentials and a region set?",
+        SdkError::ConstructionFailure(_) => "the request could not be built: is a region set?",
+        _ => "the answer could not be read",
+    }
+}
+
+/// The JSON that RDS, and the rotation functions AWS offers, keep in a secret.
+#[derive(Deserialize)]
+struct DatabaseSecret {
+    engine: Option<String>,
+    host: Option<String>,
+    port: Option<Port>,
+    dbname: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+/// RDS writes a number, people write a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Port {
+    Number(u16),
+    Text(String),
+}
+
+fn database_login(secret: &SecretText, fallback: &Address) -> anyhow::Result<tokio_postgres::Config> {
+    let secret: DatabaseSecret = serde_json::from_str(secret.expose()).map_err(|error| json_fault(&error))?;
+    let engine = filled(secret.engine);
+    ensure!(engine.is_none_or(|engine| engine.contains("postgres")), "its `engine` is not postgres");
+    let mut config = tokio_postgres::Config::new();
+    config.user(filled(secret.username).context("it has no `username`")?);
+    config.password(filled(secret.password).context("it has no `password`")?);
+    filled(secret.host).map(|host| config.host(host));
+    filled(secret.dbname).map(|dbname| config.dbname(dbname));
+    secret.port.map(Port::number).transpose()?.flatten().map(|port| config.port(port));
+    fallback.fill(&mut config);
+    if config.get_hosts().is_empty() {
+        bail!("it has no `host`, as a secret that RDS manages never has: set DB_HOST");
+    }
+    if config.get_dbname().is_none() {
+        bail!("it has no `dbname`, as a secret that RDS manages never has: set DB_NAME");
+    }
+    Ok(config)
+}
+
+impl Port {
+    fn number(self) -> anyhow::Result<Option<u16>> {
+        match self {
+            Port::Number(number) => Ok(Some(number)),
+            Port::Text(text) if text.trim().is_empty() => Ok(None),
+            Port::Text(text) => text.trim().parse().map(Some).map_err(|_| anyhow!("its `port` is not a port number")),
+        }
+    }
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// The place only: serde_json's own text quotes what it found there.
+fn json_fault(error: &serde_json::Error) -> anyhow::Error {
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "a field of it has the wrong type",
+        _ => "it is not JSON",
+    };
+    anyhow!("{what} (line {}, column {})", error.line(), error.column())
+}
