@@ -1,10 +1,18 @@
 //! What a message must look like, what of it is personal, and where it is stored. How the TOML text becomes this is in `parse`.
 
+mod column;
+mod draft;
+mod faults;
+mod literal;
+mod parse;
+mod whole;
+
 use std::fmt;
 use std::sync::Arc;
 
 use regex_lite::Regex;
 
+pub use self::faults::{Fault, Faults};
 use super::value::{Type, Value};
 
 /// The contract between the senders of messages and the table they end in.
@@ -72,7 +80,7 @@ pub enum Source {
 }
 
 /// What SQS knows of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum System {
     /// `$message_id`
     MessageId,
@@ -155,8 +163,10 @@ pub struct Fields {
     root: Vec<(String, Node)>,
 }
 
-/// A field's path as the contract gives it, its names joined by dots. Never a name that only a message has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A source as the contract gives it: a field's path, its names joined by dots, or the spelling of a `$` source.
+///
+/// **Invariant (Silence):** only the contract makes one, so it is never a name that only a message has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FieldName(Arc<str>);
 
 /// A name in a record: read as a whole, or looked into.
@@ -165,4 +175,258 @@ pub enum Node {
     /// An index into the names.
     Leaf(usize),
     Branch(Vec<(String, Node)>),
+}
+
+impl Contract {
+    /// The contract for login events.
+    pub fn built_in() -> Contract {
+        Contract::parse("contract.toml", include_str!("../../contract.toml"))
+            .expect("a test finds no fault in the built-in contract")
+    }
+
+    /// Reads a contract from TOML; `file` is what messages call it. Fails with all faults, not with the first.
+    pub fn parse(file: &str, text: &str) -> Result<Contract, Faults> {
+        parse::parse(file, text)
+    }
+
+    /// The unique column that makes a redelivered message change nothing, unless a ledger does.
+    pub fn key_column(&self) -> Option<&Column> {
+        match self.once {
+            Once::Column(index) => self.columns.get(index),
+            Once::Ledger(_) => None,
+        }
+    }
+
+    /// The table of message ids that makes a redelivered message change nothing, unless a column does.
+    pub fn ledger(&self) -> Option<&TableName> {
+        match &self.once {
+            Once::Column(_) => None,
+            Once::Ledger(table) => Some(table),
+        }
+    }
+
+    /// What messages call the source of a column: the field's path, `$sent_at`, `$attribute.NAME`.
+    pub fn label(&self, column: &Column) -> FieldName {
+        match &column.source {
+            Source::Field(index) => self.fields.name(*index).clone(),
+            Source::System(system) => FieldName::new(&system.to_string()),
+            Source::Attribute(name) => FieldName::new(&format!("$attribute.{name}")),
+        }
+    }
+
+    /// Whether a mask needs the masking key.
+    pub fn needs_key(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.mask, Some(Mask::HmacSha256 { .. })))
+    }
+
+    /// The column that leaves the least room for a key id, and how many characters it leaves; `None` if any id fits.
+    pub fn least_room_for_key_id(&self) -> Option<(&Column, u32)> {
+        let rooms = self.columns.iter().filter_map(|column| Some((column, column.room_for_key_id()?)));
+        rooms.min_by_key(|(_, room)| *room)
+    }
+}
+
+impl Column {
+    /// Whether the source's value is personal. It is so exactly if there is a mask.
+    pub fn is_personal(&self) -> bool {
+        self.mask.is_some()
+    }
+
+    /// The type that canonical forms, rules and default speak of: before a mask every value is text.
+    pub fn checked_as(&self) -> Type {
+        if self.is_personal() { Type::Text } else { self.kind }
+    }
+
+    /// Characters that the column leaves for a key id; `None` if it holds any or takes no pseudonyms with a key.
+    pub fn room_for_key_id(&self) -> Option<u32> {
+        match (&self.mask, self.kind) {
+            (Some(Mask::HmacSha256 { .. }), Type::Varchar(max)) => Some(max.saturating_sub(1 + HEX_DIGITS)),
+            _ => None,
+        }
+    }
+
+    /// The name as SQL takes it.
+    pub fn quoted(&self) -> String {
+        quoted(&self.name)
+    }
+}
+
+/// Digits of a SHA-256 in hexadecimal.
+const HEX_DIGITS: u32 = 64;
+
+impl Mask {
+    /// What a contract calls the mask.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Mask::HmacSha256 { .. } => "hmac-sha256",
+            Mask::Sha256 => "sha256",
+            Mask::Redact => "redact",
+            Mask::Truncate => "truncate",
+            Mask::KeepLast(_) => "keep_last",
+        }
+    }
+
+    /// The most characters that the mask makes, with a key id of one character.
+    pub fn longest(&self) -> u32 {
+        match self {
+            Mask::HmacSha256 { .. } => 1 + 1 + HEX_DIGITS,
+            Mask::Sha256 => HEX_DIGITS,
+            Mask::Redact => 10,
+            // `ffff:ffff:ffff::/48`: the 80 bits behind the network are always zeros.
+            Mask::Truncate => 19,
+            Mask::KeepLast(n) => n.saturating_add(3),
+        }
+    }
+
+    /// Whether different values stay different.
+    pub fn is_injective(&self) -> bool {
+        matches!(self, Mask::HmacSha256 { .. } | Mask::Sha256)
+    }
+}
+
+impl System {
+    /// Whether the value comes as text, which masks and parsing work on.
+    pub fn is_text(self) -> bool {
+        matches!(self, System::MessageId | System::MessageGroupId)
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            System::MessageId => "$message_id",
+            System::SentAt => "$sent_at",
+            System::SentDate => "$sent_date",
+            System::MessageGroupId => "$message_group_id",
+            System::ReceiveCount => "$receive_count",
+        })
+    }
+}
+
+impl Canonical {
+    /// What a contract calls the form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Canonical::Ip => "ip",
+            Canonical::Trim => "trim",
+            Canonical::Lower => "lower",
+            Canonical::Digits => "digits",
+        }
+    }
+}
+
+impl TableName {
+    /// The name as SQL takes it: each part quoted, so that any name is one and case is kept.
+    pub fn quoted(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quoted(schema), quoted(&self.name)),
+            None => quoted(&self.name),
+        }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// An identifier as SQL takes it.
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+impl Fields {
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// All names, in the order of their indices.
+    pub fn names(&self) -> &[FieldName] {
+        &self.names
+    }
+
+    /// The name of the field that a [`Source::Field`] or a [`Node::Leaf`] speaks of.
+    ///
+    /// # Panics
+    ///
+    /// If the index is of another contract.
+    pub fn name(&self, index: usize) -> &FieldName {
+        &self.names[index]
+    }
+
+    /// The names at the top of a record, sorted, as are those of every branch.
+    pub fn root(&self) -> &[(String, Node)] {
+        &self.root
+    }
+
+    /// Adds a path, or finds it. Its name must not be another path's, and neither may lead through the other.
+    fn add(&mut self, path: &[String]) -> Result<usize, Clash> {
+        let name = FieldName::new(&path.join("."));
+        let index = self.names.len();
+        let (last, way) = path.split_last().expect("a path has at least one name");
+        let mut level = &mut self.root;
+        for step in way {
+            level = match child(level, step, || Node::Branch(Vec::new())) {
+                Node::Branch(next) => next,
+                Node::Leaf(whole) => return Err(Clash::Inside(self.names[*whole].clone())),
+            };
+        }
+        if level.iter().all(|(taken, _)| taken != last) && self.names.contains(&name) {
+            return Err(Clash::SameName);
+        }
+        match child(level, last, || Node::Leaf(index)) {
+            Node::Branch(_) => return Err(Clash::Around),
+            Node::Leaf(found) if *found < index => return Ok(*found),
+            Node::Leaf(_) => {}
+        }
+        self.names.push(name);
+        Ok(index)
+    }
+}
+
+/// The node of a name among its sorted siblings, made if there is none.
+fn child<'n>(level: &'n mut Vec<(String, Node)>, name: &str, new: impl FnOnce() -> Node) -> &'n mut Node {
+    let at = match level.binary_search_by(|(sibling, _)| sibling.as_str().cmp(name)) {
+        Ok(at) => at,
+        Err(at) => {
+            level.insert(at, (name.to_owned(), new()));
+            at
+        }
+    };
+    &mut level[at].1
+}
+
+/// Why a path cannot stand beside those that are there.
+enum Clash {
+    /// It leads into a field that is read as a whole.
+    Inside(FieldName),
+    /// It reads as a whole what another path leads into.
+    Around,
+    /// Other names, joined by dots, read the same.
+    SameName,
+}
+
+impl FieldName {
+    fn new(name: &str) -> FieldName {
+        FieldName(Arc::from(name))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }

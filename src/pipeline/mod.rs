@@ -1,0 +1,178 @@
+//! The conductor: takes a batch through decode, validate, mask and write, and says what became of each message.
+
+pub mod array;
+pub mod canonical;
+pub mod contract;
+pub mod deadline;
+pub mod decode;
+pub mod mask;
+pub mod message;
+pub mod outcome;
+pub mod record;
+pub mod validate;
+pub mod value;
+pub mod write;
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use contract::Contract;
+use deadline::Deadline;
+use mask::{KeyError, Keys, Masker};
+use message::{Batch, Message};
+use outcome::{Failure, Outcome, Reason};
+use record::Record;
+use validate::Valid;
+use write::{WriteError, Writer};
+
+use crate::database::Database;
+
+/// Everything that a batch goes through.
+pub struct Pipeline {
+    contract: Contract,
+    masker: Masker,
+    writer: Writer,
+}
+
+/// Why a batch as a whole failed; nobody's record is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// **Invariant (Conservation):** better to have the batch redelivered than to lose count of a message.
+    #[error("of {received} messages only {accounted} have an outcome; this is a defect of sqs-etl")]
+    Unaccounted { received: usize, accounted: usize },
+}
+
+impl Pipeline {
+    /// A pipeline for one contract.
+    ///
+    /// # Errors
+    /// If the contract's columns do not fit the key's pseudonyms.
+    pub fn new(contract: Contract, keys: &Keys, database: Database) -> Result<Self, KeyError> {
+        let masker = Masker::new(&contract, keys)?;
+        let writer = Writer::new(&contract, database);
+        Ok(Self { contract, masker, writer })
+    }
+
+    /// Takes a batch through all stages. Afterwards every message is in the table or among the failures.
+    pub async fn run(&self, batch: &Batch<'_>, deadline: Deadline) -> Result<Outcome, BatchError> {
+        let mut outcome = Outcome::default();
+        let decoded: Vec<_> = batch.messages.iter().map(|message| self.decode(message)).collect();
+        let rows = self.valid_rows(batch, &decoded, &mut outcome);
+        if !rows.valid.is_empty() {
+            let masked = self.masker.mask(rows.valid.iter());
+            let started = Instant::now();
+            let written = self.writer.write(&masked, &rows.groups, deadline).await?;
+            outcome.write_time = started.elapsed();
+            outcome.committed = written.committed;
+            outcome.already_present = written.already_present;
+            outcome.statements = written.statements;
+            let failures = written.failed.into_iter();
+            outcome.failures.extend(failures.map(|(row, reason)| Failure { position: rows.positions[row], reason }));
+        }
+        outcome.failures.sort_by_key(|failure| failure.position);
+        account(batch, outcome)
+    }
+
+    fn decode<'a>(&self, message: &'a Message<'_>) -> Result<Record<'a>, Reason> {
+        let body = message.body.as_deref().ok_or(Reason::NoBody)?;
+        decode::decode(body, &self.contract)
+    }
+
+    /// The rows that may be written. In an ordered batch a group ends at its first invalid message.
+    fn valid_rows<'a>(
+        &'a self,
+        batch: &'a Batch<'_>,
+        decoded: &'a [Result<Record<'a>, Reason>],
+        outcome: &mut Outcome,
+    ) -> Rows<'a> {
+        let mut groups = Groups::of(batch);
+        let mut rows = Rows::with_capacity(decoded.len());
+        for (position, (message, record)) in batch.messages.iter().zip(decoded).enumerate() {
+            let group = groups.number(message);
+            if groups.is_blocked(group) {
+                outcome.failures.push(Failure { position, reason: Reason::BehindFailure });
+                continue;
+            }
+            let row = match record {
+                Ok(record) => validate::validate(record, message, &self.contract),
+                Err(reason) => Err(reason.clone()),
+            };
+            match row {
+                Ok(row) => rows.push(row, position, group),
+                Err(reason) => {
+                    groups.block(group);
+                    let reason = message.body.as_deref().and_then(decode::envelope).unwrap_or(reason);
+                    outcome.failures.push(Failure { position, reason });
+                }
+            }
+        }
+        rows
+    }
+}
+
+/// Rows on their way to the writer, with where each came from.
+struct Rows<'a> {
+    valid: Vec<Valid<'a>>,
+    positions: Vec<usize>,
+    groups: Vec<Option<usize>>,
+}
+
+impl<'a> Rows<'a> {
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            valid: Vec::with_capacity(count),
+            positions: Vec::with_capacity(count),
+            groups: Vec::with_capacity(count),
+        }
+    }
+
+    fn push(&mut self, row: Valid<'a>, position: usize, group: Option<usize>) {
+        self.valid.push(row);
+        self.positions.push(position);
+        self.groups.push(group);
+    }
+}
+
+/// The message groups of an ordered batch, numbered; in an unordered one no message has a group.
+struct Groups<'a> {
+    is_ordered: bool,
+    numbers: HashMap<Option<&'a str>, usize>,
+    blocked: Vec<bool>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(batch: &Batch<'_>) -> Self {
+        Self { is_ordered: batch.ordered, numbers: HashMap::new(), blocked: Vec::new() }
+    }
+
+    fn number(&mut self, message: &'a Message<'_>) -> Option<usize> {
+        if !self.is_ordered {
+            return None;
+        }
+        let next = self.numbers.len();
+        let number = *self.numbers.entry(message.group.as_deref()).or_insert(next);
+        self.blocked.resize(self.numbers.len(), false);
+        Some(number)
+    }
+
+    fn is_blocked(&self, group: Option<usize>) -> bool {
+        group.is_some_and(|group| self.blocked[group])
+    }
+
+    fn block(&mut self, group: Option<usize>) {
+        if let Some(group) = group {
+            self.blocked[group] = true;
+        }
+    }
+}
+
+/// **Invariant (Conservation):** as many outcomes as messages, and no message with two failures.
+fn account(batch: &Batch<'_>, outcome: Outcome) -> Result<Outcome, BatchError> {
+    let received = batch.messages.len();
+    let is_double = outcome.failures.windows(2).any(|pair| pair[0].position == pair[1].position);
+    let accounted = outcome.committed + outcome.already_present + outcome.failures.len();
+    if accounted == received && !is_double { Ok(outcome) } else { Err(BatchError::Unaccounted { received, accounted }) }
+}
