@@ -1,1 +1,107 @@
-fn main() {}
+//! The Lambda function: reads the settings, prepares the pipeline and runs it for as long as Lambda has events.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use lambda_runtime::{BoxFuture, Runtime, SnapStartResource, layers::TracingLayer, service_fn};
+use metrics::counter;
+use tokio::runtime::Builder;
+use tracing::warn;
+
+use sqs_etl::config::Config;
+use sqs_etl::database::{Database, Tls};
+use sqs_etl::lambda::{COLD_START, METRICS, Runner};
+use sqs_etl::pipeline::Pipeline;
+use sqs_etl::pipeline::contract::Contract;
+use sqs_etl::pipeline::mask::Keys;
+use sqs_etl::secrets::Secrets;
+use sqs_etl::telemetry::{self, Telemetry};
+
+fn main() -> ExitCode {
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(faults) => {
+            telemetry::last_words(&faults.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
+    let telemetry = telemetry::init(&config, &METRICS);
+    match event_loop(&config).and_then(|event_loop| event_loop.block_on(run(config, telemetry))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            telemetry::last_words(&format!("{fault:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread, unless several batches may be under way at once: a batch's statements then leave in one piece, and no other
+/// thread has to be woken up.
+fn event_loop(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder =
+        if config.database.pool_size > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    builder.enable_all().build().context("start the event loop")
+}
+
+async fn run(config: Config, telemetry: Telemetry) -> anyhow::Result<()> {
+    let contract = contract(config.contract_path.as_deref())?;
+    let secrets = Arc::new(Secrets::new(&config));
+    let settings = &config.database;
+    let tls = Tls::new(&settings.ssl_mode).context("set up TLS for the database")?;
+    let database = Database::new(secrets.credentials(), tls, settings.pool_size, settings.connect_timeout);
+    let (keys, ()) = tokio::try_join!(keys(&secrets), warm(&database))?;
+    let pipeline = Pipeline::new(contract, &keys, database.clone()).context("fit the masking key to the contract")?;
+    let runner = Arc::new(Runner::new(pipeline, config.deadline_reserve));
+    let handler = service_fn(move |event| {
+        let runner = Arc::clone(&runner);
+        async move {
+            let answer = runner.handle(event).await;
+            telemetry.flush();
+            answer
+        }
+    });
+    counter!(COLD_START).increment(1);
+    Runtime::new(handler)
+        .layer(TracingLayer::new())
+        .register_snapstart_resource(Arc::new(Connections(database)))
+        .run_concurrent()
+        .await
+        .map_err(|fault| anyhow::anyhow!("the Lambda runtime ended: {fault}"))
+}
+
+fn contract(path: Option<&Path>) -> anyhow::Result<Contract> {
+    let Some(path) = path else { return Ok(Contract::built_in()) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read the contract {} (CONTRACT_PATH)", path.display()))?;
+    Ok(Contract::parse(&path.display().to_string(), &text)?)
+}
+
+async fn keys(secrets: &Secrets) -> anyhow::Result<Keys> {
+    let secret = secrets.masking_secret().await?;
+    Keys::from_secret(secret.expose()).context("read the masking keys")
+}
+
+/// A database that is away does not end the start: the first invocation tries again, and its messages are redelivered.
+async fn warm(database: &Database) -> anyhow::Result<()> {
+    if let Err(error) = database.warm().await {
+        warn!(error = format!("{:#}", anyhow::Error::from(error)), "no database yet");
+    }
+    Ok(())
+}
+
+/// The connections across a SnapStart snapshot: those that went into it are dead when it is restored.
+struct Connections(Database);
+
+impl SnapStartResource for Connections {
+    fn before_snapshot(&self) -> BoxFuture<'_, Result<(), lambda_runtime::Error>> {
+        self.0.reset();
+        Box::pin(async { Ok(()) })
+    }
+
+    fn after_restore(&self) -> BoxFuture<'_, Result<(), lambda_runtime::Error>> {
+        self.0.reset();
+        Box::pin(async { Ok(warm(&self.0).await?) })
+    }
+}

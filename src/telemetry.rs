@@ -26,6 +26,7 @@ const OUR_TARGETS: [&str; 2] = ["sqs_etl", "ingest"];
 const REQUEST_SPAN_TARGET: &str = "lambda_runtime::layers::trace";
 
 /// What was set up; `flush` sends metrics on their way.
+#[derive(Clone, Copy)]
 pub struct Telemetry {
     metrics: &'static Collector,
 }
@@ -69,6 +70,17 @@ impl Telemetry {
             write_whole(&lines);
         }
     }
+}
+
+/// Says why the process ends, also before `init`.
+pub fn last_words(fault: &str) {
+    let line = serde_json::json!({
+        "timestamp": now(),
+        "level": "ERROR",
+        "message": "the function cannot start",
+        "fault": fault,
+    });
+    write_whole(format!("{line}\n").as_bytes());
 }
 
 /// What `RUST_LOG` lets through, capped, and whether `RUST_LOG` was faulty.

@@ -228,9 +228,7 @@ impl<'a> Value<'a> {
             (Value::Integer(a), Value::Integer(b)) => Some(a.cmp(b)),
             (Value::BigInt(a), Value::BigInt(b)) => Some(a.cmp(b)),
             (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
-            (Value::Numeric(a), Value::Numeric(b)) => {
-                a.parse::<f64>().ok()?.partial_cmp(&b.parse::<f64>().ok()?)
-            }
+            (Value::Numeric(a), Value::Numeric(b)) => a.parse::<f64>().ok()?.partial_cmp(&b.parse::<f64>().ok()?),
             (Value::Date(a), Value::Date(b)) => Some(a.cmp(b)),
             (Value::Timestamptz(a), Value::Timestamptz(b)) => Some(a.cmp(b)),
             _ => None,
@@ -315,7 +313,8 @@ const POSTGRES_EPOCH: civil::Date = civil::date(2000, 1, 1);
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 
 fn date(text: &str) -> Result<Value<'static>, Unfit> {
-    let shape = text.len() == 10 && text.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() });
+    let shape = text.len() == 10
+        && text.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() });
     if !shape || text.starts_with("0000") {
         return Err(Unfit::Malformed);
     }
@@ -348,7 +347,10 @@ fn inet(text: Cow<'_, str>) -> Result<Value<'_>, Unfit> {
     let address: IpAddr = address.parse().map_err(|_| Unfit::Malformed)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
     let fits = |bits: &str| {
-        !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit()) && bits.parse::<u16>().is_ok_and(|b| b <= most)
+        !bits.is_empty()
+            && bits.len() <= 3
+            && bits.bytes().all(|b| b.is_ascii_digit())
+            && bits.parse::<u16>().is_ok_and(|b| b <= most)
     };
     if bits.is_none_or(fits) { Ok(Value::Inet(text)) } else { Err(Unfit::Malformed) }
 }

@@ -1,0 +1,452 @@
+//! From masked rows to rows in the table, in one statement and one round trip; rows that only Postgres finds bad are found
+//! by halving. The only place with SQL.
+//!
+//! The statements are sent unnamed and the time-out is the transaction's own, so that poolers that hand a connection from
+//! transaction to transaction, RDS Proxy among them, keep nothing of ours.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
+use tracing::debug;
+
+use super::array::Array;
+use super::contract::{Contract, Once, TableName};
+use super::deadline::Deadline;
+use super::mask::Masked;
+use super::outcome::{Reason, Refusal};
+use super::value::Type;
+use crate::database::{ConnectError, Database, PooledConnection};
+
+/// Writes masked rows into the contract's table.
+pub struct Writer {
+    database: Database,
+    insert: String,
+    parameters: Vec<Wire>,
+}
+
+/// What became of the rows of one write.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub committed: usize,
+    pub already_present: usize,
+    /// Rows that were not stored, by their place in the write.
+    pub failed: Vec<(usize, Reason)>,
+    /// Insert statements sent.
+    pub statements: usize,
+}
+
+/// Why a write stopped before each of its rows had an outcome. Redelivery is harmless, so all of the batch is retried.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("no connection to the database")]
+    Connect(#[source] ConnectError),
+    /// The table, a column or a privilege is not as the contract says: nobody's record is to blame.
+    #[error("the database does not fit the contract: SQLSTATE {sqlstate} ({})", deployment_hint(.sqlstate))]
+    Deployment { sqlstate: String },
+    #[error("the database is out of service: SQLSTATE {sqlstate}")]
+    Unavailable { sqlstate: String },
+    #[error("the connection to the database broke, and a second one did too")]
+    Broken,
+}
+
+fn deployment_hint(sqlstate: &str) -> &'static str {
+    match sqlstate {
+        "42P01" => "the table is missing: run the migrations",
+        "42703" => "a column is missing: compare the contract with the table",
+        "42501" => "the role may not insert into the table: see the grants in migrations/",
+        "42P10" => "the column of [once] has no unique index",
+        "42804" => "a column has another type than the contract says",
+        _ => "compare the contract with the table",
+    }
+}
+
+impl Writer {
+    /// A writer for the contract's table.
+    pub fn new(contract: &Contract, database: Database) -> Self {
+        let kinds = contract.columns.iter().map(|column| column.kind);
+        let key = matches!(contract.once, Once::Ledger(_)).then_some(Type::Uuid);
+        let parameters = key.into_iter().chain(kinds).map(wire_array).collect();
+        Self { database, insert: insert(contract), parameters }
+    }
+
+    /// Stores the rows; each ends committed, already present or failed. Rows with equal `groups` keep their order: behind
+    /// a failed one none of its group is stored.
+    pub async fn write(
+        &self,
+        rows: &Masked,
+        groups: &[Option<usize>],
+        deadline: Deadline,
+    ) -> Result<Written, WriteError> {
+        let mut written = Written::default();
+        let mut blocked = HashSet::new();
+        let mut parts = vec![Part { rows: (0..rows.len()).collect(), failed_before: None }];
+        while let Some(part) = parts.pop() {
+            let (part, is_known_bad) = part.without(&blocked, groups, &mut written);
+            if part.is_empty() {
+                continue;
+            }
+            let answer = if is_known_bad && part.len() > 1 {
+                None
+            } else {
+                Some(self.store(rows, &part, deadline, &mut written).await?)
+            };
+            match answer {
+                Some(Stored::All { committed }) => {
+                    written.committed += committed;
+                    written.already_present += part.len() - committed;
+                }
+                Some(Stored::GaveUp(reason)) => {
+                    let rest = parts.drain(..).rev().flat_map(|part| part.rows);
+                    written.failed.extend(part.into_iter().chain(rest).map(|row| (row, reason.clone())));
+                }
+                Some(Stored::Refused(refusal)) if part.len() == 1 => {
+                    blocked.extend(groups[part[0]]);
+                    written.failed.push((part[0], Reason::Refused(refusal)));
+                }
+                Some(Stored::Refused(_)) | None => split(part, &mut parts, written.failed.len()),
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Rows that are tried together.
+struct Part {
+    rows: Vec<usize>,
+    /// For a right half: how many rows had failed when its left half was tried. If none has failed since, the bad row of
+    /// the whole must be in this half, and trying it in one piece would be a statement in vain.
+    failed_before: Option<usize>,
+}
+
+impl Part {
+    /// The rows whose group may still go on, and whether a bad one is known to be among them. The others fail.
+    fn without(self, blocked: &HashSet<usize>, groups: &[Option<usize>], written: &mut Written) -> (Vec<usize>, bool) {
+        let is_known_bad = self.failed_before == Some(written.failed.len());
+        if blocked.is_empty() {
+            return (self.rows, is_known_bad);
+        }
+        let (behind, rows): (Vec<_>, Vec<_>) =
+            self.rows.into_iter().partition(|&row| groups[row].is_some_and(|group| blocked.contains(&group)));
+        written.failed.extend(behind.iter().map(|&row| (row, Reason::BehindFailure)));
+        (rows, is_known_bad && behind.is_empty())
+    }
+}
+
+fn split(mut rows: Vec<usize>, parts: &mut Vec<Part>, failed: usize) {
+    let right = rows.split_off(rows.len() / 2);
+    parts.push(Part { rows: right, failed_before: Some(failed) });
+    parts.push(Part { rows, failed_before: None });
+}
+
+/// What one insert came to.
+enum Stored {
+    All {
+        committed: usize,
+    },
+    /// One of the rows at least is bad, and none is stored.
+    Refused(Refusal),
+    /// Nothing is known to be stored, and there is no time to try again.
+    GaveUp(Reason),
+}
+
+/// First pause before a transient failure is tried again; it doubles each time, and chance takes away up to half of it.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
+
+impl Writer {
+    /// Inserts some of the rows, trying again while Postgres says that it may help.
+    async fn store(
+        &self,
+        rows: &Masked,
+        part: &[usize],
+        deadline: Deadline,
+        written: &mut Written,
+    ) -> Result<Stored, WriteError> {
+        let mut pause = FIRST_PAUSE;
+        let mut was_broken = false;
+        loop {
+            if Instant::now() >= deadline.statement_end() {
+                return Ok(Stored::GaveUp(Reason::Deadline));
+            }
+            let client = self.database.get(deadline.write_end() - Instant::now()).await.map_err(WriteError::Connect)?;
+            written.statements += 1;
+            let answer = self.insert_within(client, rows, part, deadline).await;
+            match answer {
+                Ok(committed) => return Ok(Stored::All { committed }),
+                Err(Verdict::Row(refusal)) => return Ok(Stored::Refused(refusal)),
+                Err(Verdict::TimeIsUp) => return Ok(Stored::GaveUp(Reason::Deadline)),
+                Err(Verdict::Fatal(error)) => return Err(error),
+                Err(Verdict::Broken) if was_broken => return Err(WriteError::Broken),
+                // The environment may have been frozen while the server closed the connection: a new one, at once.
+                Err(Verdict::Broken) => was_broken = true,
+                Err(Verdict::Transient(sqlstate)) => {
+                    debug!(sqlstate, "postgres asks to try again");
+                    let wait = jittered(pause);
+                    if Instant::now() + wait >= deadline.statement_end() {
+                        return Ok(Stored::GaveUp(gave_up_because_of(sqlstate)));
+                    }
+                    sleep(wait).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// One insert on one connection; a connection whose state is not known afterwards is thrown away.
+    async fn insert_within(
+        &self,
+        client: PooledConnection,
+        rows: &Masked,
+        part: &[usize],
+        deadline: Deadline,
+    ) -> Result<usize, Verdict> {
+        let cancel = client.cancel_token();
+        let answer = timeout_at(deadline.write_end(), self.insert_once(&client, rows, part, deadline)).await;
+        match answer {
+            Ok(Ok(committed)) => Ok(committed),
+            Ok(Err(error)) => {
+                let verdict = Verdict::of(&error, deadline);
+                if verdict.needs_another_connection() {
+                    self.database.discard(client);
+                }
+                Err(verdict)
+            }
+            Err(_) => {
+                self.database.discard(client);
+                // Should the request be lost, Postgres still has its own time-out.
+                let _ = timeout_at(deadline.answer_end(), self.database.cancel(cancel)).await;
+                Err(Verdict::TimeIsUp)
+            }
+        }
+    }
+
+    /// Four statements in one flight: the answers are waited for together, so it is one round trip.
+    async fn insert_once(
+        &self,
+        client: &PooledConnection,
+        rows: &Masked,
+        part: &[usize],
+        deadline: Deadline,
+    ) -> Result<usize, tokio_postgres::Error> {
+        let arrays: Vec<Picked> = rows.arrays().map(|array| Picked { array, rows: part }).collect();
+        let parameters: Vec<(&(dyn ToSql + Sync), Wire)> =
+            arrays.iter().zip(&self.parameters).map(|(array, wire)| (array as _, wire.clone())).collect();
+        let left = deadline.statement_end().saturating_duration_since(Instant::now()).as_millis().max(1).to_string();
+        let limit: [(&(dyn ToSql + Sync), Wire); 1] = [(&left, Wire::TEXT)];
+
+        let (begun, limited, inserted, ended) = futures_util::join!(
+            client.batch_execute("begin"),
+            client.execute_typed("select set_config('statement_timeout', $1, true)", &limit),
+            client.execute_typed(&self.insert, &parameters),
+            client.batch_execute("commit"),
+        );
+        // The insert's own error tells more than those that follow from it.
+        let committed = inserted?;
+        begun?;
+        limited?;
+        ended?;
+        Ok(usize::try_from(committed).expect("as many rows as were sent"))
+    }
+}
+
+fn gave_up_because_of(sqlstate: String) -> Reason {
+    Reason::Busy { sqlstate }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    // Differs from process to process, which is all that jitter needs.
+    let chance = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
+    let part = (chance % 512) as u32;
+    pause - pause * part / 1_024
+}
+
+/// Postgres counts its time-out in whole milliseconds.
+const CLOCK_STEP: Duration = Duration::from_millis(10);
+
+/// What an error of Postgres means for the rows that it was about.
+enum Verdict {
+    /// A row is bad, for ever.
+    Row(Refusal),
+    /// It may go well in a moment.
+    Transient(String),
+    /// The connection is dead.
+    Broken,
+    TimeIsUp,
+    Fatal(WriteError),
+}
+
+impl Verdict {
+    /// **Invariant (Silence):** of the error only the SQLSTATE and names of the schema are kept.
+    fn of(error: &tokio_postgres::Error, deadline: Deadline) -> Self {
+        let Some(db) = error.as_db_error() else { return Verdict::Broken };
+        let sqlstate = db.code().code().to_owned();
+        let refusal = |db: &tokio_postgres::error::DbError| Refusal {
+            sqlstate: db.code().code().to_owned(),
+            column: db.column().map(str::to_owned),
+            constraint: db.constraint().map(str::to_owned),
+        };
+        match (&sqlstate[..2], db.code()) {
+            (_, &SqlState::QUERY_CANCELED) if Instant::now() + CLOCK_STEP >= deadline.statement_end() => {
+                Verdict::TimeIsUp
+            }
+            (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
+            ("08", _) | (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN) => Verdict::Broken,
+            // 54: a row too large for an index or a page; 44: a view's check option.
+            ("22" | "23" | "44" | "54", _) => Verdict::Row(refusal(db)),
+            // Raised by a trigger or a function of the table's owner: its names may be anything.
+            ("P0" | "38" | "39" | "2F" | "09" | "27", _) => {
+                Verdict::Row(Refusal { sqlstate, column: None, constraint: None })
+            }
+            ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "28" | "21" | "26" | "34", _) => {
+                Verdict::Fatal(WriteError::Deployment { sqlstate })
+            }
+            _ => Verdict::Fatal(WriteError::Unavailable { sqlstate }),
+        }
+    }
+
+    fn needs_another_connection(&self) -> bool {
+        matches!(self, Verdict::Broken | Verdict::Fatal(WriteError::Unavailable { .. }))
+    }
+}
+
+/// `insert into "t" ("a", "b") select "c0", "c1" from unnest($1, $2) …`, idempotent by the contract's way.
+fn insert(contract: &Contract) -> String {
+    let count = contract.columns.len();
+    let targets = list(contract.columns.iter().map(|column| quoted(&column.name)));
+    let values = list(contract.columns.iter().enumerate().map(|(i, column)| format!("c{i}{}", cast(column.kind))));
+    let names = list((0..count).map(|i| format!("c{i}")));
+    let table = contract.table.quoted();
+    match &contract.once {
+        Once::Column(key) => {
+            let parameters = list((1..=count).map(|i| format!("${i}")));
+            let key = quoted(&contract.columns[*key].name);
+            format!(
+                "insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
+                 on conflict ({key}) do nothing"
+            )
+        }
+        Once::Ledger(ledger) => insert_with_ledger(ledger, &table, &targets, &values, &names, count),
+    }
+}
+
+/// The ledger's insert decides which messages are new; in the same statement, so both tables say the same.
+fn insert_with_ledger(
+    ledger: &TableName,
+    table: &str,
+    targets: &str,
+    values: &str,
+    names: &str,
+    count: usize,
+) -> String {
+    let ledger = ledger.quoted();
+    let parameters = list((1..=count + 1).map(|i| format!("${i}")));
+    format!(
+        "with d as (select distinct on (id) * from unnest({parameters}) with ordinality as u(id, {names}, place) \
+         order by id, place), \
+         fresh as (insert into {ledger} (message_id) select id from d on conflict (message_id) do nothing \
+         returning message_id) \
+         insert into {table} ({targets}) select {values} from d join fresh on fresh.message_id = d.id order by d.place"
+    )
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What turns the travelling type into the column's.
+fn cast(kind: Type) -> &'static str {
+    match kind {
+        Type::Numeric => "::numeric",
+        Type::Inet => "::inet",
+        Type::Jsonb => "::jsonb",
+        _ => "",
+    }
+}
+
+/// The type in which a column's array travels.
+fn wire_array(kind: Type) -> Wire {
+    match kind {
+        Type::SmallInt => Wire::INT2_ARRAY,
+        Type::Integer => Wire::INT4_ARRAY,
+        Type::BigInt => Wire::INT8_ARRAY,
+        Type::DoublePrecision => Wire::FLOAT8_ARRAY,
+        Type::Boolean => Wire::BOOL_ARRAY,
+        Type::Uuid => Wire::UUID_ARRAY,
+        Type::Date => Wire::DATE_ARRAY,
+        Type::Timestamptz => Wire::TIMESTAMPTZ_ARRAY,
+        Type::Text | Type::Varchar(_) | Type::Numeric | Type::Inet | Type::Jsonb => Wire::TEXT_ARRAY,
+    }
+}
+
+/// Some rows of an array, as PostgreSQL's binary array: dimensions, has-null flag, element type, length, lower bound, then
+/// each element's length in bytes (-1 for null) and bytes (`array_recv` in PostgreSQL's sources).
+struct Picked<'a> {
+    array: &'a Array,
+    rows: &'a [usize],
+}
+
+/// **Invariant (Silence):** tokio-postgres wants a `Debug`; the number of rows is all that it gets.
+impl std::fmt::Debug for Picked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Picked").field("rows", &self.rows.len()).finish_non_exhaustive()
+    }
+}
+
+impl Picked<'_> {
+    fn write<T>(
+        &self,
+        out: &mut BytesMut,
+        get: impl Fn(usize) -> Option<T>,
+        put: impl Fn(&mut BytesMut, T),
+    ) -> Result<(), std::num::TryFromIntError> {
+        for &row in self.rows {
+            let Some(value) = get(row) else {
+                out.put_i32(-1);
+                continue;
+            };
+            let start = out.len();
+            out.put_i32(0);
+            put(out, value);
+            let length = i32::try_from(out.len() - start - size_of::<i32>())?;
+            out[start..start + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl ToSql for Picked<'_> {
+    fn to_sql(&self, wire: &Wire, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let Kind::Array(element) = wire.kind() else { return Err("the parameter is not an array".into()) };
+        out.put_i32(1);
+        out.put_i32(1);
+        out.put_u32(element.oid());
+        out.put_i32(i32::try_from(self.rows.len())?);
+        out.put_i32(1);
+        match self.array {
+            Array::SmallInt(values) => self.write(out, |row| values[row], |out, v| out.put_i16(v)),
+            Array::Integer(values) | Array::Date(values) => self.write(out, |row| values[row], |out, v| out.put_i32(v)),
+            Array::BigInt(values) | Array::Timestamptz(values) => {
+                self.write(out, |row| values[row], |out, v| out.put_i64(v))
+            }
+            Array::Double(values) => self.write(out, |row| values[row], |out, v| out.put_f64(v)),
+            Array::Boolean(values) => self.write(out, |row| values[row], |out, v| out.put_u8(v.into())),
+            Array::Uuid(values) => self.write(out, |row| values[row], |out, v| out.put_slice(v.as_bytes())),
+            Array::Text(texts) => self.write(out, |row| texts.get(row), |out, v| out.put_slice(v.as_bytes())),
+        }?;
+        Ok(IsNull::No)
+    }
+
+    fn accepts(wire: &Wire) -> bool {
+        matches!(wire.kind(), Kind::Array(_))
+    }
+
+    to_sql_checked!();
+}
