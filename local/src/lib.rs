@@ -9,5 +9,10 @@
 //! Tasks that the test itself spawned stand still meanwhile, unless its runtime has a second thread.
 
 mod background;
+mod environment;
+pub mod function;
+mod http_server;
+mod output;
 pub mod postgres;
+mod runtime_api;
 mod tether;

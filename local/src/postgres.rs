@@ -249,7 +249,7 @@ impl TempPostgres {
             },
             port: self.port,
             stop: format!(
-                "kill -INT {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; rm -rf '{folder}'"
+                "kill -s INT {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; rm -rf '{folder}'"
             ),
             folder: self.cluster.folder.clone(),
         })

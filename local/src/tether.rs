@@ -10,16 +10,19 @@ use std::process::{Child, Command, Stdio};
 /// A line on the pipe says "all in order"; the end of the pipe without one says that we are dead.
 const WAIT: &str = "trap '' HUP INT QUIT TERM; read -r _ && exit 0; ";
 
+/// The form with `-s` is the only one in which dash takes a group.
+const KILL_GROUP: &str = r#"kill -s KILL -- "-$1""#;
+
 /// Removes the folder twice, because an `initdb` that we left behind may still be writing.
 const END_CLUSTER: &str = r#"
 pid_file=$1/data/postmaster.pid
 pid=$(head -n 1 "$pid_file" 2>/dev/null)
 if [ -n "$pid" ]; then
-    kill -QUIT "$pid"
+    kill -s QUIT "$pid"
     tries=100
     while [ -e "$pid_file" ] && kill -0 "$pid"; do
         tries=$((tries - 1))
-        if [ "$tries" = 0 ]; then kill -KILL "$pid"; break; fi
+        if [ "$tries" = 0 ]; then kill -s KILL "$pid"; break; fi
         sleep 0.1
     done
 fi
@@ -34,6 +37,11 @@ pub(crate) struct Tether {
 }
 
 impl Tether {
+    /// Kills the process group `group` when we are gone.
+    pub(crate) fn to_group(group: u32) -> io::Result<Self> {
+        Self::watch(KILL_GROUP, group.to_string().as_ref())
+    }
+
     /// Stops the Postgres cluster in `folder` and removes the folder when we are gone.
     pub(crate) fn to_cluster(folder: &Path) -> io::Result<Self> {
         Self::watch(END_CLUSTER, folder)
