@@ -45,7 +45,8 @@ fn folder() -> PathBuf {
 
 fn names() -> Vec<String> {
     let files = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = files.filter_map(|file| Some(file.strip_suffix(".expected.json")?.to_owned())).collect();
+    let mut names: Vec<String> =
+        files.filter_map(|file| Some(file.strip_suffix(".expected.json")?.to_owned())).collect();
     names.sort();
     names
 }
@@ -122,7 +123,8 @@ fn a_good_message_becomes_one_masked_row() {
 fn a_body_of_one_mebibyte_is_a_message_like_any_other() {
     let stage = Stage::new();
     let long = "9".repeat(1_048_576 - login_with(0, &[("device_id", "".into())]).len());
-    let bodies = [login_with(0, &[("device_id", long.clone().into())]), login_with(1, &[("user_id", long.into())]), login(2)];
+    let bodies =
+        [login_with(0, &[("device_id", long.clone().into())]), login_with(1, &[("user_id", long.into())]), login(2)];
     assert_eq!(bodies[0].len(), 1_048_576);
     assert_eq!(stage.invoke(&event(&bodies)).failed_ids(), [message_id(1)]);
     assert_eq!(count(&stage.sql("select count(*) from user_logins")), 2);

@@ -3,3 +3,4 @@
 mod deadline;
 mod events;
 mod harness;
+mod properties;
