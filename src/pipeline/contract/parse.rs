@@ -202,6 +202,18 @@ mod tests {
     fn a_byte_order_mark_and_carriage_returns_are_no_fault() {
         let text = "\u{feff}table = 't'\r\nonce.ledger = 'l'\r\ncolumns.a.type = 'text'\r\n";
         assert!(Contract::parse("", text).is_ok());
+        let fault = &Contract::parse("", &text.replace("table", "tabel")).unwrap_err().list()[0].clone();
+        assert_eq!((fault.line, fault.column), (1, 1));
+    }
+
+    #[test]
+    fn a_text_cut_off_anywhere_is_read_or_refused_with_places_inside_it() {
+        let text = include_str!("../../../contract.toml");
+        for (end, _) in text.char_indices() {
+            let Err(faults) = Contract::parse("", &text[..end]) else { continue };
+            let lines = text[..end].matches('\n').count() + 1;
+            assert!(faults.list().iter().all(|fault| fault.line <= lines), "{end}: {faults}");
+        }
     }
 
     #[test]
