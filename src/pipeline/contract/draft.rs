@@ -646,3 +646,12 @@ fn domain(slot: &Slot, scope: &mut Scope) -> Option<String> {
     }
     Some(text.to_owned())
 }
+
+/// Every key, type, source and mask that a contract can use, so that a test can look for them in the reference.
+#[cfg(test)]
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    let keys = TOP_KEYS[..2].iter().chain(&ONCE_KEYS).chain(&COLUMN_KEYS).copied();
+    let types = TYPES.iter().map(|(word, _)| *word);
+    let systems = SYSTEMS.iter().map(|(word, _)| *word);
+    keys.chain(types).chain(systems).chain(MASKS.iter().map(|(word, _)| *word))
+}
