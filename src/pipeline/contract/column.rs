@@ -209,10 +209,8 @@ fn parse_fits(draft: &ColumnDraft, kind: Option<Type>, scope: &mut Scope) {
             at,
             format_args!("a version becomes an integer, which {kind} is not; use type = \"integer\" or \"bigint\""),
         );
-    } else if let Some(SourceDraft::System(system)) = draft.from.value()
-        && !system.is_text()
-    {
-        scope.add(at, format_args!("\"{system}\" is no text, so it cannot be parsed; remove parse"));
+    } else if let Some(SourceDraft::System(system)) = draft.from.value() {
+        scope.add(at, format_args!("\"{system}\" is taken as it is; remove parse, or read a field or an attribute"));
     }
 }
 
@@ -222,7 +220,30 @@ fn canonical(draft: &ColumnDraft, mask: Option<&Mask>, checked_as: Option<Type>,
     if mask == Some(&Mask::Truncate) && !forms.contains(&Canonical::Ip) {
         forms.push(Canonical::Ip);
     }
+    if let Some(form) = forms.first() {
+        no_form_of_system(draft, *form, scope);
+    }
     forms
+}
+
+/// What SQS says of a message is stored as it is: it has one spelling already, and is no address.
+fn no_form_of_system(draft: &ColumnDraft, form: Canonical, scope: &mut Scope) {
+    let form = form.name();
+    if let Some((at, SourceDraft::System(system))) = draft.from.with_place()
+        && system.is_text()
+    {
+        let remedy = "read a field or an attribute, or remove canonical and \"truncate\"";
+        scope.add(at, format_args!("\"{system}\" is taken as it is, not in the canonical form \"{form}\"; {remedy}"));
+    }
+    if let Some((at, DefaultDraft::System(system))) = draft.default.with_place()
+        && system.is_text()
+    {
+        let remedy = "use another default, or remove canonical and \"truncate\"";
+        scope.add(
+            at,
+            format_args!("default \"{system}\" is taken as it is, not in the canonical form \"{form}\"; {remedy}"),
+        );
+    }
 }
 
 /// Notes a key that only texts can have.
