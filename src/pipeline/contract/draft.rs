@@ -1,6 +1,7 @@
 //! The TOML tree as a draft of a contract: each key by itself, with the faults that one key can have. What keys must agree
 //! on is in `column` and `parse`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use regex_lite::Regex;
@@ -171,7 +172,7 @@ pub(super) fn column_place(name: &str) -> String {
 }
 
 fn column<'t>(
-    name: &Spanned<std::borrow::Cow<'t, str>>,
+    name: &Spanned<Cow<'t, str>>,
     table: &'t Spanned<DeValue<'t>>,
     scope: &mut Scope,
 ) -> Option<ColumnDraft<'t>> {
