@@ -152,7 +152,7 @@ pub enum Mask {
     Redact,
     /// An address's network: /24 of IPv4, /48 of IPv6.
     Truncate,
-    /// `***` and the last characters.
+    /// `***` and the last characters, unless they were more than half of the text.
     KeepLast(u32),
 }
 

@@ -1,9 +1,12 @@
 //! One column's draft as a column: what its keys must agree on among themselves.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::super::value::{Type, Value, is_longer_than};
 use super::draft::{ColumnDraft, DefaultDraft, Given, MaskName, SourceDraft};
@@ -209,10 +212,8 @@ fn parse_fits(draft: &ColumnDraft, kind: Option<Type>, scope: &mut Scope) {
             at,
             format_args!("a version becomes an integer, which {kind} is not; use type = \"integer\" or \"bigint\""),
         );
-    } else if let Some(SourceDraft::System(system)) = draft.from.value()
-        && !system.is_text()
-    {
-        scope.add(at, format_args!("\"{system}\" is no text, so it cannot be parsed; remove parse"));
+    } else if let Some(SourceDraft::System(system)) = draft.from.value() {
+        scope.add(at, format_args!("\"{system}\" is taken as it is; remove parse, or read a field or an attribute"));
     }
 }
 
@@ -222,7 +223,30 @@ fn canonical(draft: &ColumnDraft, mask: Option<&Mask>, checked_as: Option<Type>,
     if mask == Some(&Mask::Truncate) && !forms.contains(&Canonical::Ip) {
         forms.push(Canonical::Ip);
     }
+    if let Some(form) = forms.first() {
+        no_form_of_system(draft, *form, scope);
+    }
     forms
+}
+
+/// What SQS says of a message is stored as it is: it has one spelling already, and is no address.
+fn no_form_of_system(draft: &ColumnDraft, form: Canonical, scope: &mut Scope) {
+    let form = form.name();
+    if let Some((at, SourceDraft::System(system))) = draft.from.with_place()
+        && system.is_text()
+    {
+        let remedy = "read a field or an attribute, or remove canonical and \"truncate\"";
+        scope.add(at, format_args!("\"{system}\" is taken as it is, not in the canonical form \"{form}\"; {remedy}"));
+    }
+    if let Some((at, DefaultDraft::System(system))) = draft.default.with_place()
+        && system.is_text()
+    {
+        let remedy = "use another default, or remove canonical and \"truncate\"";
+        scope.add(
+            at,
+            format_args!("default \"{system}\" is taken as it is, not in the canonical form \"{form}\"; {remedy}"),
+        );
+    }
 }
 
 /// Notes a key that only texts can have.
@@ -257,7 +281,7 @@ fn rules(
 
 /// Every text of `one_of` must satisfy the other rules, or it could as well be left out.
 fn listed_can_pass(listed: &[Spanned<String>], kind: Type, canonical: &[Canonical], rules: &Rules, scope: &mut Scope) {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for text in listed {
         let shown = shown(text.get_ref());
         if !seen.insert(text.get_ref()) {
@@ -313,7 +337,7 @@ fn limits(draft: &ColumnDraft, checked_as: Option<Type>, scope: &mut Scope) -> L
 }
 
 fn lengths(draft: &ColumnDraft, kind: Type, scope: &mut Scope) -> Limits {
-    let mut length = |key: &str, given: &Given<&toml::de::DeValue>| {
+    let mut length = |key: &str, given: &Given<&DeValue>| {
         let (at, literal) = given.with_place()?;
         let length = literal.as_integer().and_then(|n| u32::from_str_radix(n.as_str(), n.radix()).ok());
         if length.is_none() {
@@ -334,7 +358,7 @@ fn lengths(draft: &ColumnDraft, kind: Type, scope: &mut Scope) -> Limits {
 }
 
 fn range(draft: &ColumnDraft, kind: Type, scope: &mut Scope) -> Limits {
-    let mut bound = |key: &str, given: &Given<&toml::de::DeValue>| {
+    let mut bound = |key: &str, given: &Given<&DeValue>| {
         let (at, text) = given.with_place()?;
         literal(kind, text).map_err(|fault| scope.add(at, format_args!("{key} {fault}"))).ok()
     };
@@ -397,10 +421,10 @@ fn breach(value: &Value, kind: Type, canonical: &[Canonical], rules: &Rules) -> 
         }
         (Value::Text(text), _) => breach_of_text(text, kind, canonical, rules),
         (_, Limits::Range { min, max }) => {
-            let is_beyond = |limit: &Option<Value>, beyond: std::cmp::Ordering| {
+            let is_beyond = |limit: &Option<Value>, beyond: Ordering| {
                 limit.as_ref().is_some_and(|limit| value.compare(limit) == Some(beyond))
             };
-            let is_outside = is_beyond(min, std::cmp::Ordering::Less) || is_beyond(max, std::cmp::Ordering::Greater);
+            let is_outside = is_beyond(min, Ordering::Less) || is_beyond(max, Ordering::Greater);
             is_outside.then(|| "is below min or above max".to_owned())
         }
         _ => None,

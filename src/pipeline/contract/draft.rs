@@ -1,6 +1,7 @@
 //! The TOML tree as a draft of a contract: each key by itself, with the faults that one key can have. What keys must agree
 //! on is in `column` and `parse`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use regex_lite::Regex;
@@ -171,7 +172,7 @@ pub(super) fn column_place(name: &str) -> String {
 }
 
 fn column<'t>(
-    name: &Spanned<std::borrow::Cow<'t, str>>,
+    name: &Spanned<Cow<'t, str>>,
     table: &'t Spanned<DeValue<'t>>,
     scope: &mut Scope,
 ) -> Option<ColumnDraft<'t>> {
@@ -645,4 +646,13 @@ fn domain(slot: &Slot, scope: &mut Scope) -> Option<String> {
         return slot.fault("domain must be a text without NUL and not empty; leave it out for the field's name", scope);
     }
     Some(text.to_owned())
+}
+
+/// Every key, type, source and mask that a contract can use, so that a test can look for them in the reference.
+#[cfg(test)]
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    let keys = TOP_KEYS[..2].iter().chain(&ONCE_KEYS).chain(&COLUMN_KEYS).copied();
+    let types = TYPES.iter().map(|(word, _)| *word);
+    let systems = SYSTEMS.iter().map(|(word, _)| *word);
+    keys.chain(types).chain(systems).chain(MASKS.iter().map(|(word, _)| *word))
 }

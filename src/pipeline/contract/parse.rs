@@ -117,6 +117,24 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_shows_a_contract_without_fault() {
+        let reference = include_str!("../../../docs/CONTRACT.md");
+        let (example, _) = reference.split_once("```toml\n").unwrap().1.split_once("```").unwrap();
+        let contract = Contract::parse("docs/CONTRACT.md", example).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!((contract.columns.len(), contract.fields.len()), (11, 9));
+    }
+
+    #[test]
+    fn the_reference_speaks_of_every_key_and_word() {
+        let reference = include_str!("../../../docs/CONTRACT.md");
+        let words = super::super::draft::words();
+        let unsaid: Vec<&str> = words
+            .filter(|word| !reference.contains(&format!("`{word}`")) && !reference.contains(&format!("\"{word}\"")))
+            .collect();
+        assert!(unsaid.is_empty(), "docs/CONTRACT.md does not mention {unsaid:?}");
+    }
+
+    #[test]
     fn a_key_column_that_is_not_declared_comes_first_and_holds_the_message_id() {
         let contract = Contract::parse("", "table = 's.t'\nonce.column = 'id'\ncolumns.a.type = 'text'").unwrap();
         assert_eq!(contract.once, Once::Column(0));
@@ -202,6 +220,18 @@ mod tests {
     fn a_byte_order_mark_and_carriage_returns_are_no_fault() {
         let text = "\u{feff}table = 't'\r\nonce.ledger = 'l'\r\ncolumns.a.type = 'text'\r\n";
         assert!(Contract::parse("", text).is_ok());
+        let fault = &Contract::parse("", &text.replace("table", "tabel")).unwrap_err().list()[0].clone();
+        assert_eq!((fault.line, fault.column), (1, 1));
+    }
+
+    #[test]
+    fn a_text_cut_off_anywhere_is_read_or_refused_with_places_inside_it() {
+        let text = include_str!("../../../contract.toml");
+        for (end, _) in text.char_indices() {
+            let Err(faults) = Contract::parse("", &text[..end]) else { continue };
+            let lines = text[..end].matches('\n').count() + 1;
+            assert!(faults.list().iter().all(|fault| fault.line <= lines), "{end}: {faults}");
+        }
     }
 
     #[test]

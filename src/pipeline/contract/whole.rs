@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::super::value::Type;
 use super::column::{column, is_masked, source_of};
-use super::draft::{ColumnDraft, Draft, Given, SourceDraft, column_place};
+use super::draft::{ColumnDraft, DefaultDraft, Draft, Given, SourceDraft, column_place};
 use super::faults::{Notes, Scope, meant, shown};
 use super::{Clash, Column, Contract, Fields, Once, Rules, Source, System, UnknownFields};
 
@@ -102,21 +102,28 @@ fn field(draft: &ColumnDraft, path: &[String], fields: &mut Fields, scope: &mut 
     Source::Field(0)
 }
 
-/// A source that one column masks must not be stored in clear by another.
+/// A source that one column masks must not be stored in clear by another, be it as a default.
 fn masked_and_clear(drafts: &[ColumnDraft], notes: &mut Notes) {
-    // What cannot be masked is told of already.
+    let known = || drafts.iter().filter(|draft| !matches!(draft.from, Given::Faulty));
+    // What is no text cannot be masked, which is told of elsewhere.
     let is_no_text = |draft: &ColumnDraft| matches!(draft.from.value(), Some(SourceDraft::System(s)) if !s.is_text());
-    let known = || drafts.iter().filter(|draft| !matches!(draft.from, Given::Faulty) && !is_no_text(draft));
-    let masked: HashMap<SourceDraft, &str> =
-        known().filter(|draft| is_masked(draft)).map(|draft| (source_of(draft), draft.name.as_str())).collect();
+    let masked: HashMap<SourceDraft, &str> = known()
+        .filter(|draft| is_masked(draft) && !is_no_text(draft))
+        .map(|draft| (source_of(draft), draft.name.as_str()))
+        .collect();
     for draft in known().filter(|draft| !is_masked(draft)) {
-        if let Some(other) = masked.get(&source_of(draft)) {
-            let at = draft.from.place().unwrap_or(draft.at.clone());
-            let fault = format!(
-                "it stores in clear what {} masks; mask it here too, or remove the mask there",
-                column_place(other)
-            );
-            notes.of(column_place(&draft.name)).add(at, fault);
+        let source = (draft.from.place().unwrap_or(draft.at.clone()), source_of(draft));
+        let default = match draft.default.with_place() {
+            Some((at, DefaultDraft::System(system))) => Some((at, SourceDraft::System(*system))),
+            _ => None,
+        };
+        for (at, source) in std::iter::once(source).chain(default) {
+            if let Some(other) = masked.get(&source) {
+                let other = column_place(other);
+                let fault =
+                    format!("it stores in clear what {other} masks; mask it here too, or remove the mask there");
+                notes.of(column_place(&draft.name)).add(at, fault);
+            }
         }
     }
 }
