@@ -346,12 +346,8 @@ fn inet(text: Cow<'_, str>) -> Result<Value<'_>, Unfit> {
     };
     let address: IpAddr = address.parse().map_err(|_| Unfit::Malformed)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    let fits = |bits: &str| {
-        !bits.is_empty()
-            && bits.len() <= 3
-            && bits.bytes().all(|b| b.is_ascii_digit())
-            && bits.parse::<u16>().is_ok_and(|b| b <= most)
-    };
+    // Postgres takes no leading zeros.
+    let fits = |bits: &str| bits.parse::<u8>().is_ok_and(|number| number <= most && number.to_string() == bits);
     if bits.is_none_or(fits) { Ok(Value::Inet(text)) } else { Err(Unfit::Malformed) }
 }
 
@@ -535,6 +531,8 @@ mod tests {
         check(Type::Inet, "\"10.0.0.1\"", Ok(Value::Inet("10.0.0.1".into())));
         check(Type::Inet, "\"10.0.0.0/8\"", Ok(Value::Inet("10.0.0.0/8".into())));
         check(Type::Inet, "\"10.0.0.0/33\"", Err(Unfit::Malformed));
+        check(Type::Inet, "\"10.0.0.0/08\"", Err(Unfit::Malformed));
+        check(Type::Inet, "\"10.0.0.0/+8\"", Err(Unfit::Malformed));
         check(Type::Inet, "\"10.1\"", Err(Unfit::Malformed));
         check(Type::Inet, "\"::1/128\"", Ok(Value::Inet("::1/128".into())));
     }
