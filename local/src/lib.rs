@@ -9,10 +9,13 @@
 //! Tasks that the test itself spawned stand still meanwhile, unless its runtime has a second thread.
 
 mod background;
+pub mod clock;
 mod environment;
 pub mod function;
 mod http_server;
 mod output;
 pub mod postgres;
+pub mod queue;
+pub mod response;
 mod runtime_api;
 mod tether;
