@@ -13,6 +13,7 @@ pub mod clock;
 mod environment;
 pub mod function;
 mod http_server;
+pub mod mapping;
 mod output;
 pub mod postgres;
 pub mod queue;
