@@ -19,4 +19,5 @@ pub mod postgres;
 pub mod queue;
 pub mod response;
 mod runtime_api;
+pub mod secrets;
 mod tether;
