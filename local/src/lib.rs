@@ -16,6 +16,7 @@ mod http_server;
 pub mod mapping;
 mod output;
 pub mod postgres;
+pub mod proxy;
 pub mod queue;
 pub mod response;
 mod runtime_api;
