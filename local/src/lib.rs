@@ -9,10 +9,16 @@
 //! Tasks that the test itself spawned stand still meanwhile, unless its runtime has a second thread.
 
 mod background;
+pub mod clock;
 mod environment;
 pub mod function;
 mod http_server;
+pub mod mapping;
 mod output;
 pub mod postgres;
+pub mod proxy;
+pub mod queue;
+pub mod response;
 mod runtime_api;
+pub mod secrets;
 mod tether;

@@ -94,7 +94,7 @@ impl Builder {
             .as_deref()
             .map(Certificates::for_names)
             .transpose()?;
-        let cluster = Cluster::reserve(self.tools.as_deref())?;
+        let cluster = Cluster::plan(self.tools.as_deref())?;
         let tether = Tether::to_cluster(&cluster.folder).context("start the tether")?;
         // From here on, dropping `postgres` removes the folder, whatever goes wrong.
         let mut postgres = TempPostgres {

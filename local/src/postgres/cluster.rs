@@ -4,19 +4,20 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use uuid::Uuid;
 
 use super::binaries::{self, Account};
 use super::certificates::Certificates;
 use super::{SUPERUSER, SUPERUSER_PASSWORD};
 
 /// A longer path leaves no room for the name of the Unix socket, which ends at 104 bytes on macOS.
-const LONGEST_BASE: usize = 60;
+const LONGEST_BASE: usize = 55;
 
 /// Nothing is flushed to the disk. A commit still reaches the kernel, so it outlives a `kill -9`.
 const NOT_DURABLE: &str = "fsync = off\nfull_page_writes = off\n";
@@ -38,24 +39,23 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// An empty folder under the machine's folder for temporary files.
-    pub(super) fn reserve(tools: Option<&Path>) -> Result<Self> {
+    /// Chooses programs, account and a folder that is nobody else's. It makes nothing yet, so that
+    /// the tether can be there before the folder is.
+    pub(super) fn plan(tools: Option<&Path>) -> Result<Self> {
         let bin = binaries::find(tools)?;
         let account = binaries::account()?;
-        let folder = tempfile::Builder::new()
-            .prefix("sqs-etl-pg-")
-            .tempdir_in(base_folder(account))
-            .context("make a temporary folder")?
-            .keep();
+        let name = format!("sqs-etl-pg-{}", &Uuid::new_v4().simple().to_string()[..16]);
         Ok(Self {
             bin,
-            folder,
+            folder: base_folder(account).join(name),
             account,
         })
     }
 
-    /// Runs `initdb` and writes the configuration.
+    /// Makes the folder, runs `initdb` and writes the configuration.
     pub(super) fn initialise(&mut self, settings: &Settings) -> Result<()> {
+        let folder = fs::DirBuilder::new().mode(0o700).create(&self.folder);
+        folder.with_context(|| format!("make the folder {}", self.folder.display()))?;
         self.hand_over(&self.folder)?;
         self.bin = binaries::reachable(self.bin.clone(), self.account, &self.folder)?;
         self.run_initdb()?;
