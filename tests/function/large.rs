@@ -1,18 +1,21 @@
 //! Ten thousand messages in one invocation.
 
-use sqs_etl_local::{TcpProxy, TempPostgres};
+use sqs_etl_local::postgres::{TempPostgres, shared_postgres};
+use sqs_etl_local::proxy::Proxy;
 use std::time::Duration;
 
-use crate::harness::{count, event, fresh_database, function, invoke, log_lines, login, login_with, message_id, without_tls};
+use crate::harness::{
+    count, event, fresh_database, function, invoke, log_lines, login, login_with, message_id, without_tls,
+};
 
 const COUNT: usize = 10_000;
 
 #[test]
 fn ten_thousand_rows_take_one_round_trip() {
-    let postgres = sqs_etl_local::shared_postgres();
+    let postgres = shared_postgres();
     let database = fresh_database(postgres);
-    let proxy = TcpProxy::start(postgres.port()).unwrap();
-    proxy.delay(Duration::from_millis(300));
+    let proxy = Proxy::start(postgres.port()).unwrap();
+    proxy.set_delay(Duration::from_millis(300));
     let url = format!("postgres://postgres:postgres@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
     let function = function(&[("DATABASE_URL", &url)]);
     // The first invocation connects.
@@ -26,11 +29,8 @@ fn ten_thousand_rows_take_one_round_trip() {
 
 #[test]
 fn three_rows_that_postgres_refuses_among_ten_thousand_are_found_by_halving() {
-    let postgres = TempPostgres::builder()
-        .conf("log_statement = 'all'")
-        .conf("log_parameter_max_length = 0")
-        .start()
-        .unwrap();
+    let postgres =
+        TempPostgres::builder().conf("log_statement = 'all'").conf("log_parameter_max_length = 0").start().unwrap();
     let database = fresh_database(&postgres);
     let refuse = "alter table user_logins add constraint known_device check (device_type <> 'toaster')";
     postgres.sql(&database, refuse).unwrap();
@@ -42,8 +42,10 @@ fn three_rows_that_postgres_refuses_among_ten_thousand_are_found_by_halving() {
     assert_eq!(invoke(&function, &event(&bodies)).failed_ids(), bad.map(message_id));
     assert_eq!(count(&postgres.sql(&database, "select count(*) from user_logins").unwrap()), COUNT - bad.len());
 
-    let inserts = postgres.log().lines().filter(|line| line.contains("execute") && line.contains("insert into")).count();
-    let refused = postgres.log().lines().filter(|line| line.contains("ERROR:") && line.contains("known_device")).count();
+    let inserts =
+        postgres.log().lines().filter(|line| line.contains("execute") && line.contains("insert into")).count();
+    let refused =
+        postgres.log().lines().filter(|line| line.contains("ERROR:") && line.contains("known_device")).count();
     assert!(refused >= 3, "the log shows the refusals");
     let most = 3.0 * 2.0 * (COUNT as f64).log2() + 1.0;
     assert!(inserts > 1 && inserts as f64 <= most, "{inserts} statements, at most {most}");

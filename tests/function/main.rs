@@ -1,6 +1,10 @@
-//! The real `ingest` binary behind the Lambda Runtime API, in front of a real Postgres.
+//! The real `ingest` binary behind the Lambda Runtime API, in front of a real Postgres; and the pipeline's properties.
 
+mod credentials;
 mod deadline;
 mod events;
 mod harness;
+mod large;
+mod leak;
+mod outage;
 mod properties;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use sqs_etl_local::{TempPostgres, TcpProxy};
+use sqs_etl_local::postgres::{TempPostgres, shared_postgres};
+use sqs_etl_local::proxy::Proxy;
 
-use crate::harness::{Answer, Stage, count, event, fresh_database, function, invoke, invoke_within, login, without_tls};
+use crate::harness::{
+    Answer, Stage, count, event, fresh_database, function, invoke, invoke_within, login, without_tls,
+};
 
 fn batch() -> String {
     event(&[login(0), login(1), login(2)])
@@ -90,18 +92,17 @@ fn a_transient_refusal_is_tried_again() {
 
 #[test]
 fn a_network_that_swallows_everything_does_not_keep_the_answer() {
-    let stage_postgres = sqs_etl_local::shared_postgres();
-    let database = fresh_database(stage_postgres);
-    let proxy = TcpProxy::start(stage_postgres.port()).unwrap();
+    let postgres = shared_postgres();
+    let database = fresh_database(postgres);
+    let proxy = Proxy::start(postgres.port()).unwrap();
     let url = format!("postgres://postgres:postgres@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
     let function = function(&[("DATABASE_URL", &url)]);
     assert_eq!(invoke(&function, &event(&[login(0)])).failed_ids(), [] as [&str; 0]);
-    proxy.black_hole(true);
+    proxy.set_delay(Duration::from_secs(3_600));
     let answer = invoke_within(&function, &batch(), Duration::from_secs(4));
     assert_eq!(answer.failed_ids().len(), 3, "an answer in time that hands everything back");
-    proxy.black_hole(false);
+    proxy.set_delay(Duration::ZERO);
     proxy.cut();
     assert_eq!(invoke(&function, &batch()).failed_ids(), [] as [&str; 0]);
-    assert_eq!(count(&stage_postgres.sql(&database, "select count(*) from user_logins").unwrap()), 3);
-    let _ = json!({});
+    assert_eq!(count(&postgres.sql(&database, "select count(*) from user_logins").unwrap()), 3);
 }
