@@ -332,6 +332,8 @@ impl Kept {
 }
 
 /// One server for all tests of a process, started at the first call. It goes away with the process.
+/// `cargo test` runs all tests of a binary in one process; nextest gives each test a process, and so
+/// a server, of its own.
 ///
 /// # Panics
 ///
