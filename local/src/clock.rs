@@ -14,16 +14,12 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows this time, in milliseconds since the epoch.
     pub fn at(epoch_ms: u64) -> Self {
-        Self {
-            now_ms: Arc::new(AtomicU64::new(epoch_ms)),
-        }
+        Self { now_ms: Arc::new(AtomicU64::new(epoch_ms)) }
     }
 
     /// A clock that shows the machine's time as it is at this moment.
     pub fn starting_now() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::at(milliseconds(since_epoch))
     }
 

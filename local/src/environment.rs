@@ -30,27 +30,16 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// Spawns the process and waits until it polls or turns out unable to.
-    pub(crate) async fn start(
-        config: &FunctionConfig,
-        output: &Arc<Output>,
-    ) -> Result<(Self, Init), InitFailure> {
+    pub(crate) async fn start(config: &FunctionConfig, output: &Arc<Output>) -> Result<(Self, Init), InitFailure> {
         let cannot_run = |error: std::io::Error| InitFailure::NotRun(error.to_string());
         let api = RuntimeApi::start(&config.arn()).map_err(cannot_run)?;
         let spawned = Instant::now();
         let child = command(config, &api).spawn().map_err(cannot_run)?;
-        let pid = child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         let group = pid.expect("a child that nobody has waited for has a process id");
         let exited = watch_over(child, group, output);
         let tether = Tether::to_group(group.as_raw_pid().unsigned_abs()).map_err(cannot_run)?;
-        let environment = Self {
-            api,
-            group,
-            exited,
-            tether: Some(tether),
-        };
+        let environment = Self { api, group, exited, tether: Some(tether) };
         let init = environment.first_poll(spawned, config.init_limit).await?;
         Ok((environment, init))
     }
@@ -97,32 +86,19 @@ impl Environment {
 
     async fn first_poll(&self, spawned: Instant, limit: Duration) -> Result<Init, InitFailure> {
         let mut phase = self.api.phase();
-        let settled =
-            phase.wait_for(|phase| matches!(phase, Phase::Ready { .. } | Phase::Failed(_)));
+        let settled = phase.wait_for(|phase| matches!(phase, Phase::Ready { .. } | Phase::Failed(_)));
         let phase = tokio::select! {
             biased;
             phase = timeout(limit, settled) => phase.map(|phase| phase.map(|phase| phase.clone())),
             status = ended(self.exited.clone()) => return Err(InitFailure::Exited(status)),
         };
         match phase {
-            Ok(Ok(Phase::Ready {
-                restoring: None,
-                at,
-            })) => Ok(Init {
-                init: at - spawned,
-                restore: None,
-            }),
-            Ok(Ok(Phase::Ready {
-                restoring: Some(asked),
-                at,
-            })) => Ok(Init {
-                init: asked - spawned,
-                restore: Some(at - asked),
-            }),
-            Ok(Ok(Phase::Failed(json))) => Err(InitFailure::Reported(text(&json))),
-            Ok(Ok(Phase::Starting | Phase::Restoring(_)) | Err(_)) => {
-                Err(InitFailure::Exited(None))
+            Ok(Ok(Phase::Ready { restoring: None, at })) => Ok(Init { init: at - spawned, restore: None }),
+            Ok(Ok(Phase::Ready { restoring: Some(asked), at })) => {
+                Ok(Init { init: asked - spawned, restore: Some(at - asked) })
             }
+            Ok(Ok(Phase::Failed(json))) => Err(InitFailure::Reported(text(&json))),
+            Ok(Ok(Phase::Starting | Phase::Restoring(_)) | Err(_)) => Err(InitFailure::Exited(None)),
             Err(_) => Err(InitFailure::TimedOut(limit)),
         }
     }
@@ -147,22 +123,10 @@ fn command(config: &FunctionConfig, api: &RuntimeApi) -> Command {
         .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
         .env("AWS_LAMBDA_FUNCTION_NAME", &config.name)
         .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-        .env(
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-            config.memory_mb.to_string(),
-        )
-        .env(
-            "AWS_LAMBDA_LOG_GROUP_NAME",
-            format!("/aws/lambda/{}", config.name),
-        )
-        .env(
-            "AWS_LAMBDA_LOG_STREAM_NAME",
-            "1970/01/01/[$LATEST]0123456789abcdef",
-        )
-        .env(
-            "AWS_LAMBDA_INITIALIZATION_TYPE",
-            config.initialization_type(),
-        )
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", config.memory_mb.to_string())
+        .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", config.name))
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", "1970/01/01/[$LATEST]0123456789abcdef")
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", config.initialization_type())
         .env("AWS_REGION", &config.region)
         .env("AWS_DEFAULT_REGION", &config.region)
         .env("AWS_ACCESS_KEY_ID", "local")
@@ -188,11 +152,7 @@ fn command(config: &FunctionConfig, api: &RuntimeApi) -> Command {
 }
 
 /// Collects the process's words and its end.
-fn watch_over(
-    mut child: Child,
-    group: Pid,
-    output: &Arc<Output>,
-) -> watch::Receiver<Option<ExitStatus>> {
+fn watch_over(mut child: Child, group: Pid, output: &Arc<Output>) -> watch::Receiver<Option<ExitStatus>> {
     if let Some(stdout) = child.stdout.take() {
         let output = Arc::clone(output);
         tokio::spawn(async move { output.collect(Stream::Stdout, stdout).await });
@@ -213,11 +173,7 @@ fn watch_over(
 }
 
 async fn ended(mut exited: watch::Receiver<Option<ExitStatus>>) -> Option<ExitStatus> {
-    exited
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|status| *status)
+    exited.wait_for(Option::is_some).await.ok().and_then(|status| *status)
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -81,15 +81,8 @@ impl FunctionConfig {
     }
 
     /// Sets several variables.
-    pub fn envs<N: Into<String>, V: Into<String>>(
-        mut self,
-        variables: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
-        self.env.extend(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        );
+    pub fn envs<N: Into<String>, V: Into<String>>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.env.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
     }
 
@@ -131,10 +124,7 @@ impl FunctionConfig {
     }
 
     pub(crate) fn arn(&self) -> String {
-        format!(
-            "arn:aws:lambda:{}:{ACCOUNT}:function:{}",
-            self.region, self.name
-        )
+        format!("arn:aws:lambda:{}:{ACCOUNT}:function:{}", self.region, self.name)
     }
 
     pub(crate) fn task_root_or_folder(&self) -> PathBuf {
@@ -216,12 +206,11 @@ impl Function {
     /// Checks that the binary is there. Environments start with the first event or with
     /// [`Function::warm_up`].
     pub fn start(mut config: FunctionConfig) -> Result<Self> {
-        config.bootstrap = config.bootstrap.canonicalize().with_context(|| {
-            format!("find the function's binary {}", config.bootstrap.display())
-        })?;
-        Ok(Self {
-            pool: Arc::new(Pool::new(config)),
-        })
+        config.bootstrap = config
+            .bootstrap
+            .canonicalize()
+            .with_context(|| format!("find the function's binary {}", config.bootstrap.display()))?;
+        Ok(Self { pool: Arc::new(Pool::new(config)) })
     }
 
     /// Sends one event and blocks until its end. `timeout` is the function's: it makes the deadline
@@ -235,28 +224,19 @@ impl Function {
     pub async fn invoke_async(&self, event: impl Into<Vec<u8>>, timeout: Duration) -> Invocation {
         let (pool, event) = (Arc::clone(&self.pool), event.into());
         let invocation = async move { pool.invoke(event.into(), timeout).await };
-        background::handle()
-            .spawn(invocation)
-            .await
-            .expect("an invocation does not panic")
+        background::handle().spawn(invocation).await.expect("an invocation does not panic")
     }
 
     /// Starts an environment if none is there, and says how long that took. An environment that was
     /// there already gives `None`.
     pub fn warm_up(&self) -> Result<Option<Init>, InitFailure> {
         let pool = Arc::clone(&self.pool);
-        background::wait_for(
-            async move { pool.slots[0].environment(&pool).await.map(|(_, init)| init) },
-        )
+        background::wait_for(async move { pool.slots[0].environment(&pool).await.map(|(_, init)| init) })
     }
 
     /// The process ids of the live environments.
     pub fn pids(&self) -> Vec<u32> {
-        self.pool
-            .live()
-            .iter()
-            .map(|environment| environment.pid())
-            .collect()
+        self.pool.live().iter().map(|environment| environment.pid()).collect()
     }
 
     /// Ends all environments, as Lambda does with those that are idle for long. The next event
@@ -334,11 +314,7 @@ impl Pool {
     }
 
     async fn invoke(&self, event: Bytes, timeout: Duration) -> Invocation {
-        let _room = self
-            .room
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _room = self.room.acquire().await.expect("the semaphore is never closed");
         let slot = self.take_slot();
         let invocation = slot.invoke(self, event, timeout).await;
         slot.busy.fetch_sub(1, Ordering::AcqRel);
@@ -356,9 +332,7 @@ impl Pool {
                 continue;
             };
             let busy = slot.busy.load(Ordering::Acquire);
-            let taken =
-                slot.busy
-                    .compare_exchange(busy, busy + 1, Ordering::AcqRel, Ordering::Acquire);
+            let taken = slot.busy.compare_exchange(busy, busy + 1, Ordering::AcqRel, Ordering::Acquire);
             if busy < room && taken.is_ok() {
                 return slot;
             }
@@ -370,11 +344,7 @@ impl Pool {
     }
 
     async fn end_all(&self) {
-        let ended: Vec<_> = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.lock().take())
-            .collect();
+        let ended: Vec<_> = self.slots.iter().filter_map(|slot| slot.lock().take()).collect();
         ended.iter().for_each(|environment| environment.kill());
         for environment in ended {
             environment.gone().await;
@@ -396,19 +366,11 @@ impl Slot {
             environment.kill();
             environment.gone().await;
         }
-        Invocation {
-            request_id,
-            result,
-            duration,
-            init,
-        }
+        Invocation { request_id, result, duration, init }
     }
 
     /// The live environment, or a fresh one with the time it took.
-    async fn environment(
-        &self,
-        pool: &Pool,
-    ) -> Result<(Arc<Environment>, Option<Init>), InitFailure> {
+    async fn environment(&self, pool: &Pool) -> Result<(Arc<Environment>, Option<Init>), InitFailure> {
         let _starting = self.starting.lock().await;
         if let Some(warm) = self.warm() {
             return Ok((warm, None));
@@ -420,10 +382,7 @@ impl Slot {
     }
 
     fn warm(&self) -> Option<Arc<Environment>> {
-        self.lock()
-            .as_ref()
-            .filter(|environment| environment.is_alive())
-            .cloned()
+        self.lock().as_ref().filter(|environment| environment.is_alive()).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Environment>>> {

@@ -80,9 +80,7 @@ where
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answer(request, handler.clone()));
     // An error here is a client that went away.
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer<H, R>(request: Request<Incoming>, handler: H) -> Result<Reply, Infallible>
@@ -102,8 +100,6 @@ pub(crate) fn reply(status: StatusCode, json: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(json.into()));
     *reply.status_mut() = status;
     let json = hyper::header::HeaderValue::from_static("application/json");
-    reply
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
+    reply.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
     reply
 }

@@ -131,36 +131,22 @@ impl Mapping {
     /// Checks the settings as AWS does when a mapping is created.
     pub fn new(queue: &Arc<Queue>, config: MappingConfig) -> Result<Self, MappingError> {
         check(queue, &config)?;
-        Ok(Self {
-            queue: Arc::clone(queue),
-            config,
-        })
+        Ok(Self { queue: Arc::clone(queue), config })
     }
 
     /// Receives one batch at the clock's time, has it invoked and applies the verdict. `None` if no
     /// message is visible. The clock stays where it is, but for a batching window.
     pub fn run_once(&self, invoke: impl FnOnce(String) -> Invocation) -> Option<BatchReport> {
         let batch = self.gather(true)?;
-        let Batch {
-            event,
-            received,
-            received_ms,
-        } = batch;
+        let Batch { event, received, received_ms } = batch;
         let (event_bytes, invocation) = (event.len(), invoke(event));
-        Some(
-            self.settle(&received, received_ms, event_bytes, invocation)
-                .0,
-        )
+        Some(self.settle(&received, received_ms, event_bytes, invocation).0)
     }
 
     /// Delivers until the queue is empty: whenever nothing is visible, the clock goes on to where the
     /// next message comes back, so that poison reaches the dead-letter queue without any waiting.
     /// `on_batch` hears of every batch as it ends.
-    pub fn run_until_idle(
-        &self,
-        function: &Function,
-        on_batch: impl FnMut(&BatchReport) + Send,
-    ) -> RunReport {
+    pub fn run_until_idle(&self, function: &Function, on_batch: impl FnMut(&BatchReport) + Send) -> RunReport {
         let timeout = self.config.function_timeout;
         self.run_until_idle_with(|event| function.invoke(event, timeout), on_batch)
     }
@@ -172,12 +158,7 @@ impl Mapping {
         on_batch: impl FnMut(&BatchReport) + Send,
     ) -> RunReport {
         let run = Run {
-            progress: Mutex::new(Progress {
-                busy: 0,
-                over: false,
-                report: RunReport::default(),
-                on_batch,
-            }),
+            progress: Mutex::new(Progress { busy: 0, over: false, report: RunReport::default(), on_batch }),
             changed: Condvar::new(),
         };
         std::thread::scope(|scope| {
@@ -185,20 +166,13 @@ impl Mapping {
                 scope.spawn(|| self.poll(&run, &invoke));
             }
         });
-        run.progress
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .report
+        run.progress.into_inner().unwrap_or_else(PoisonError::into_inner).report
     }
 
     fn poll<F: FnMut(&BatchReport)>(&self, run: &Run<F>, invoke: impl Fn(String) -> Invocation) {
         while let Some(batch) = self.next_batch(run) {
             let _busy = Busy { run };
-            let Batch {
-                event,
-                received,
-                received_ms,
-            } = batch;
+            let Batch { event, received, received_ms } = batch;
             let (event_bytes, invocation) = (event.len(), invoke(event));
             let (report, deleted) = self.settle(&received, received_ms, event_bytes, invocation);
             let mut progress = run.progress();
@@ -215,9 +189,7 @@ impl Mapping {
             let alone = progress.busy == 0;
             if let Some(batch) = self.gather(alone) {
                 progress.busy += 1;
-                progress.over = progress
-                    .report
-                    .count(&batch.received, self.config.delivery_limit);
+                progress.over = progress.report.count(&batch.received, self.config.delivery_limit);
                 return Some(batch);
             }
             match self.queue.next_visible_ms() {
@@ -226,12 +198,7 @@ impl Mapping {
                     progress.over = true;
                     progress.report.idle = true;
                 }
-                _ => {
-                    progress = run
-                        .changed
-                        .wait(progress)
-                        .unwrap_or_else(PoisonError::into_inner)
-                }
+                _ => progress = run.changed.wait(progress).unwrap_or_else(PoisonError::into_inner),
             }
         }
         run.changed.notify_all();
@@ -258,11 +225,7 @@ impl Mapping {
             let room = self.config.batch_size - received.len();
             received.extend(queue.receive(room, |next| event.push(next)));
         }
-        Some(Batch {
-            event: event.finish(),
-            received,
-            received_ms,
-        })
+        Some(Batch { event: event.finish(), received, received_ms })
     }
 
     /// Deletes what succeeded, and says how many that were.
@@ -273,10 +236,7 @@ impl Mapping {
         event_bytes: usize,
         invocation: Invocation,
     ) -> (BatchReport, usize) {
-        let ids: Vec<&str> = received
-            .iter()
-            .map(|received| received.message_id.as_str())
-            .collect();
+        let ids: Vec<&str> = received.iter().map(|received| received.message_id.as_str()).collect();
         let why = why_no_answer(&invocation.result);
         let answer = match (&invocation.result, &why) {
             (InvocationResult::Response(body), _) => Ok(body.as_slice()),
@@ -288,26 +248,10 @@ impl Mapping {
             Verdict::Partial { failed } => failed.iter().map(String::as_str).collect(),
             Verdict::AllFailed { .. } => ids.iter().copied().collect(),
         };
-        let succeeded = received
-            .iter()
-            .filter(|one| !failed.contains(one.message_id.as_str()));
-        let deleted = succeeded
-            .filter(|one| self.queue.delete(&one.receipt_handle))
-            .count();
-        let message_ids = received
-            .iter()
-            .map(|received| received.message_id.clone())
-            .collect();
-        (
-            BatchReport {
-                message_ids,
-                verdict,
-                invocation,
-                event_bytes,
-                received_ms,
-            },
-            deleted,
-        )
+        let succeeded = received.iter().filter(|one| !failed.contains(one.message_id.as_str()));
+        let deleted = succeeded.filter(|one| self.queue.delete(&one.receipt_handle)).count();
+        let message_ids = received.iter().map(|received| received.message_id.clone()).collect();
+        (BatchReport { message_ids, verdict, invocation, event_bytes, received_ms }, deleted)
     }
 }
 
@@ -342,10 +286,7 @@ impl RunReport {
     fn count(&mut self, received: &[Received], limit: u32) -> bool {
         let mut too_many = false;
         for received in received {
-            let delivered = self
-                .deliveries
-                .entry(received.message_id.clone())
-                .or_default();
+            let delivered = self.deliveries.entry(received.message_id.clone()).or_default();
             *delivered += 1;
             too_many |= *delivered >= limit;
         }
@@ -380,18 +321,10 @@ fn why_no_answer(result: &InvocationResult) -> String {
 }
 
 fn check(queue: &Queue, config: &MappingConfig) -> Result<(), MappingError> {
-    let (size, window, name) = (
-        config.batch_size,
-        config.batching_window,
-        queue.name().to_owned(),
-    );
+    let (size, window, name) = (config.batch_size, config.batching_window, queue.name().to_owned());
     let most = if queue.is_fifo() { 10 } else { 10_000 };
     if !(1..=most).contains(&size) {
-        return Err(MappingError::BatchSize {
-            size,
-            queue: name,
-            most,
-        });
+        return Err(MappingError::BatchSize { size, queue: name, most });
     }
     if queue.is_fifo() && !window.is_zero() {
         return Err(MappingError::WindowOnFifo(name));
@@ -404,11 +337,7 @@ fn check(queue: &Queue, config: &MappingConfig) -> Result<(), MappingError> {
     }
     let (visibility, needed) = (queue.visibility_timeout(), window + config.function_timeout);
     if visibility < needed {
-        return Err(MappingError::VisibilityTooShort {
-            queue: name,
-            visibility,
-            needed,
-        });
+        return Err(MappingError::VisibilityTooShort { queue: name, visibility, needed });
     }
     if config.concurrency == 0 {
         return Err(MappingError::NoConcurrency);

@@ -27,10 +27,7 @@ pub(crate) enum Stream {
 impl Output {
     /// With `echo`, all of it also goes to our own stderr.
     pub(crate) fn new(echo: bool) -> Self {
-        Self {
-            echo,
-            ..Self::default()
-        }
+        Self { echo, ..Self::default() }
     }
 
     pub(crate) fn text(&self, stream: Stream) -> String {

@@ -89,11 +89,7 @@ impl Builder {
 
     /// Makes the cluster and waits until the server takes connections: about a second.
     pub fn start(self) -> Result<TempPostgres> {
-        let certificates = self
-            .tls_names
-            .as_deref()
-            .map(Certificates::for_names)
-            .transpose()?;
+        let certificates = self.tls_names.as_deref().map(Certificates::for_names).transpose()?;
         let cluster = Cluster::plan(self.tools.as_deref())?;
         let tether = Tether::to_cluster(&cluster.folder).context("start the tether")?;
         // From here on, dropping `postgres` removes the folder, whatever goes wrong.
@@ -134,11 +130,7 @@ impl TempPostgres {
     /// The same for another user. Reserved characters are percent-encoded.
     pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {
         let [user, password, database] = [user, password, database].map(percent_encode);
-        format!(
-            "postgres://{user}:{password}@{}:{}/{database}",
-            Ipv4Addr::LOCALHOST,
-            self.port
-        )
+        format!("postgres://{user}:{password}@{}:{}/{database}", Ipv4Addr::LOCALHOST, self.port)
     }
 
     /// The TCP port on 127.0.0.1. It stays the same over a restart.
@@ -163,17 +155,13 @@ impl TempPostgres {
 
     /// The authority that signed the server's certificate, as PEM; `None` without TLS.
     pub fn ca_pem(&self) -> Option<&str> {
-        self.certificates
-            .as_ref()
-            .map(|certificates| certificates.ca.as_str())
+        self.certificates.as_ref().map(|certificates| certificates.ca.as_str())
     }
 
     /// An authority that signed nothing, as PEM: a client that trusts only this one must refuse the
     /// server. `None` without TLS.
     pub fn unrelated_ca_pem(&self) -> Option<&str> {
-        self.certificates
-            .as_ref()
-            .map(|certificates| certificates.unrelated_ca.as_str())
+        self.certificates.as_ref().map(|certificates| certificates.unrelated_ca.as_str())
     }
 
     /// Creates an empty database and returns its name, new within this cluster.
@@ -223,9 +211,7 @@ impl TempPostgres {
                     return Ok(());
                 }
                 // Both pass: a client's socket lingers, a killed process is still being buried.
-                Err(StartError::PortTaken(_) | StartError::StillInUse)
-                    if Instant::now() < deadline =>
-                {
+                Err(StartError::PortTaken(_) | StartError::StillInUse) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(50));
                 }
                 Err(error) => return Err(error).context("restart postgres"),
@@ -242,15 +228,9 @@ impl TempPostgres {
         let psql = self.cluster.bin.join("psql");
         let folder = self.cluster.folder.display().to_string();
         Ok(Kept {
-            psql: if psql.exists() {
-                psql
-            } else {
-                PathBuf::from("psql")
-            },
+            psql: if psql.exists() { psql } else { PathBuf::from("psql") },
             port: self.port,
-            stop: format!(
-                "kill -s INT {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; rm -rf '{folder}'"
-            ),
+            stop: format!("kill -s INT {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; rm -rf '{folder}'"),
             folder: self.cluster.folder.clone(),
         })
     }
@@ -288,10 +268,7 @@ impl Drop for TempPostgres {
         let Some(tether) = self.tether.take() else {
             return;
         };
-        let stopped = self
-            .server
-            .take()
-            .is_none_or(|server| server.stop(Signal::QUIT).is_ok());
+        let stopped = self.server.take().is_none_or(|server| server.stop(Signal::QUIT).is_ok());
         if stopped && fs::remove_dir_all(&self.cluster.folder).is_ok() {
             tether.release();
         }
@@ -347,33 +324,21 @@ pub fn shared_postgres() -> &'static TempPostgres {
 }
 
 async fn run_statements(config: Config, statements: String) -> Result<Vec<Vec<Option<String>>>> {
-    let (client, connection) = config
-        .connect(NoTls)
-        .await
-        .context("connect as the superuser")?;
+    let (client, connection) = config.connect(NoTls).await.context("connect as the superuser")?;
     let driver = tokio::spawn(connection);
-    let messages = client
-        .simple_query(&statements)
-        .await
-        .context("run the statements")?;
+    let messages = client.simple_query(&statements).await.context("run the statements")?;
     drop(client);
     // Sends the farewell. Whether it arrived matters to nobody: the statements have run.
     let _ = driver.await;
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(
-            (0..row.len())
-                .map(|column| row.get(column).map(str::to_owned))
-                .collect(),
-        ),
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()),
         _ => None,
     });
     Ok(rows.collect())
 }
 
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn percent_encode(text: &str) -> String {
@@ -394,12 +359,8 @@ mod tests {
 
     #[test]
     fn a_password_with_reserved_characters_survives_the_url() {
-        let config: Config = format!(
-            "postgres://app:{}@127.0.0.1:1/db",
-            percent_encode("p@s:s/w%rd ü")
-        )
-        .parse()
-        .unwrap();
+        let config: Config =
+            format!("postgres://app:{}@127.0.0.1:1/db", percent_encode("p@s:s/w%rd ü")).parse().unwrap();
         assert_eq!(config.get_password(), Some("p@s:s/w%rd ü".as_bytes()));
     }
 }

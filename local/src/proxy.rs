@@ -68,14 +68,8 @@ impl Proxy {
             state: Mutex::default(),
             cuts: watch::Sender::new(0),
         });
-        let accepting = background::handle()
-            .spawn(accept(listener, Arc::clone(&line)))
-            .abort_handle();
-        Ok(Self {
-            address,
-            line,
-            accepting,
-        })
+        let accepting = background::handle().spawn(accept(listener, Arc::clone(&line))).abort_handle();
+        Ok(Self { address, line, accepting })
     }
 
     /// The port to connect to instead of the server's.
@@ -180,12 +174,7 @@ async fn serve(client: TcpStream, line: Arc<Line>) {
         },
         || {},
     );
-    let downwards = forward(
-        from_server,
-        to_client,
-        |_| connection.line.state().to_client,
-        || delivers.note_answered(),
-    );
+    let downwards = forward(from_server, to_client, |_| connection.line.state().to_client, || delivers.note_answered());
     tokio::select! {
         () = upwards => {}
         () = downwards => {}
@@ -242,21 +231,12 @@ impl Connection {
             state.round_trips.insert(number, 0);
             number
         };
-        Self {
-            line,
-            number,
-            answered: Mutex::new(true),
-        }
+        Self { line, number, answered: Mutex::new(true) }
     }
 
     fn note_sent(&self, chunk: &[u8]) {
         if chunk != TERMINATE && std::mem::take(&mut *self.answered()) {
-            *self
-                .line
-                .state()
-                .round_trips
-                .entry(self.number)
-                .or_default() += 1;
+            *self.line.state().round_trips.entry(self.number).or_default() += 1;
         }
     }
 

@@ -34,10 +34,7 @@ pub struct Message {
 impl Message {
     /// A message with this body.
     pub fn new(body: impl Into<String>) -> Self {
-        Self {
-            body: Some(body.into()),
-            ..Self::default()
-        }
+        Self { body: Some(body.into()), ..Self::default() }
     }
 
     /// Gives it an id of the caller's choice.
@@ -103,9 +100,7 @@ pub enum QueueError {
     #[error("a message has {0} bytes, but SQS takes at most {LARGEST_MESSAGE}")]
     TooLarge(usize),
     /// A FIFO queue's dead-letter queue is a FIFO queue, a standard queue's a standard one.
-    #[error(
-        "{queue} and its dead-letter queue {dead_letters} must both be FIFO or both be standard"
-    )]
+    #[error("{queue} and its dead-letter queue {dead_letters} must both be FIFO or both be standard")]
     MixedKinds {
         /// The source queue.
         queue: String,
@@ -141,10 +136,7 @@ impl Builder {
 
     /// Where a message goes that was received `max_receive_count` times and would be once more.
     pub fn dead_letters(mut self, queue: &Arc<Queue>, max_receive_count: u32) -> Self {
-        self.redrive = Some(Redrive {
-            queue: Arc::clone(queue),
-            max_receive_count,
-        });
+        self.redrive = Some(Redrive { queue: Arc::clone(queue), max_receive_count });
         self
     }
 
@@ -156,18 +148,11 @@ impl Builder {
 
     /// Makes the queue. It lives by `clock`.
     pub fn create(self, clock: &Clock) -> Result<Arc<Queue>, QueueError> {
-        let queue = Queue {
-            settings: self,
-            clock: clock.clone(),
-            state: Mutex::default(),
-        };
+        let queue = Queue { settings: self, clock: clock.clone(), state: Mutex::default() };
         if let Some(redrive) = &queue.settings.redrive {
             if redrive.queue.is_fifo() != queue.is_fifo() {
                 let dead_letters = redrive.queue.name().to_owned();
-                return Err(QueueError::MixedKinds {
-                    queue: queue.settings.name,
-                    dead_letters,
-                });
+                return Err(QueueError::MixedKinds { queue: queue.settings.name, dead_letters });
             }
             if !(1..=1000).contains(&redrive.max_receive_count) {
                 return Err(QueueError::BadMaxReceiveCount(redrive.max_receive_count));
@@ -291,11 +276,7 @@ impl Queue {
         let now_ms = self.clock.now_ms();
         let mut state = self.state();
         state.bring_back(now_ms);
-        let blocked = if self.is_fifo() {
-            state.groups_in_flight()
-        } else {
-            HashSet::new()
-        };
+        let blocked = if self.is_fifo() { state.groups_in_flight() } else { HashSet::new() };
         let mut received = Vec::new();
         let mut from = 0;
         while received.len() < most {
@@ -303,21 +284,12 @@ impl Queue {
                 break;
             };
             from = place + 1;
-            if stored
-                .message
-                .group
-                .as_ref()
-                .is_some_and(|group| blocked.contains(group))
-            {
+            if stored.message.group.as_ref().is_some_and(|group| blocked.contains(group)) {
                 continue;
             }
             if let Some(redrive) = self.redrive_of(stored) {
                 if let Some(stored) = state.ready.remove(&place) {
-                    redrive.queue.store(Stored {
-                        receive_count: 0,
-                        first_received_ms: None,
-                        ..stored
-                    });
+                    redrive.queue.store(Stored { receive_count: 0, first_received_ms: None, ..stored });
                 }
                 continue;
             }
@@ -347,39 +319,26 @@ impl Queue {
     pub fn depth(&self) -> Depth {
         let mut state = self.state();
         state.bring_back(self.clock.now_ms());
-        Depth {
-            visible: state.ready.len(),
-            in_flight: state.in_flight.len(),
-        }
+        Depth { visible: state.ready.len(), in_flight: state.in_flight.len() }
     }
 
     /// When the next message in flight comes back, in milliseconds since the epoch.
     pub fn next_visible_ms(&self) -> Option<u64> {
-        self.state()
-            .returning
-            .first_key_value()
-            .map(|(&(at_ms, _), _)| at_ms)
+        self.state().returning.first_key_value().map(|(&(at_ms, _), _)| at_ms)
     }
 
     /// The ready messages, in their order, without receiving them.
     pub fn peek(&self) -> Vec<Message> {
         let mut state = self.state();
         state.bring_back(self.clock.now_ms());
-        state
-            .ready
-            .values()
-            .map(|stored| stored.message.clone())
-            .collect()
+        state.ready.values().map(|stored| stored.message.clone()).collect()
     }
 
     /// Takes the ready messages out, to be sent elsewhere: a redrive by hand.
     pub fn drain(&self) -> Vec<Message> {
         let mut state = self.state();
         state.bring_back(self.clock.now_ms());
-        std::mem::take(&mut state.ready)
-            .into_values()
-            .map(|stored| stored.message)
-            .collect()
+        std::mem::take(&mut state.ready).into_values().map(|stored| stored.message).collect()
     }
 
     fn store(&self, stored: Stored) {
@@ -413,11 +372,7 @@ impl Queue {
 
 impl State {
     fn bring_back(&mut self, now_ms: u64) {
-        while let Some(entry) = self
-            .returning
-            .first_entry()
-            .filter(|entry| entry.key().0 <= now_ms)
-        {
+        while let Some(entry) = self.returning.first_entry().filter(|entry| entry.key().0 <= now_ms) {
             if let Some(back) = self.in_flight.remove(&entry.remove()) {
                 self.ready.insert(back.place, back.stored);
             }
@@ -425,10 +380,7 @@ impl State {
     }
 
     fn groups_in_flight(&self) -> HashSet<String> {
-        self.in_flight
-            .values()
-            .filter_map(|gone| gone.stored.message.group.clone())
-            .collect()
+        self.in_flight.values().filter_map(|gone| gone.stored.message.group.clone()).collect()
     }
 
     fn send_off(&mut self, place: u64, received: &Received, visible_at_ms: u64) {
@@ -438,16 +390,8 @@ impl State {
         stored.receive_count = received.receive_count;
         stored.first_received_ms = Some(received.first_received_ms);
         let handle = received.receipt_handle.clone();
-        self.returning
-            .insert((visible_at_ms, place), handle.clone());
-        self.in_flight.insert(
-            handle,
-            InFlight {
-                place,
-                stored,
-                visible_at_ms,
-            },
-        );
+        self.returning.insert((visible_at_ms, place), handle.clone());
+        self.in_flight.insert(handle, InFlight { place, stored, visible_at_ms });
     }
 }
 
@@ -471,10 +415,7 @@ mod tests {
     }
 
     fn bodies(received: &[Received]) -> Vec<&str> {
-        received
-            .iter()
-            .filter_map(|received| received.message.body.as_deref())
-            .collect()
+        received.iter().filter_map(|received| received.message.body.as_deref()).collect()
     }
 
     #[test]
@@ -482,13 +423,7 @@ mod tests {
         let queue = queue_with("logins", &["a", "b"]);
         let first = queue.receive(10, |_| true);
         assert_eq!(bodies(&first), ["a", "b"]);
-        assert_eq!(
-            queue.depth(),
-            Depth {
-                visible: 0,
-                in_flight: 2
-            }
-        );
+        assert_eq!(queue.depth(), Depth { visible: 0, in_flight: 2 });
         queue.clock().advance(TIMEOUT - Duration::from_millis(1));
         assert!(queue.receive(10, |_| true).is_empty());
         assert_eq!(queue.next_visible_ms(), Some(31_000));
@@ -511,13 +446,7 @@ mod tests {
         queue.clock().advance(TIMEOUT);
         assert_eq!(bodies(&queue.receive(10, |_| true)), ["b"]);
         assert!(!queue.delete(&first[1].receipt_handle));
-        assert_eq!(
-            queue.depth(),
-            Depth {
-                visible: 0,
-                in_flight: 1
-            }
-        );
+        assert_eq!(queue.depth(), Depth { visible: 0, in_flight: 1 });
     }
 
     #[test]
@@ -536,10 +465,7 @@ mod tests {
     fn after_its_last_receive_a_message_goes_to_the_dead_letter_queue_with_its_id() {
         let clock = Clock::at(0);
         let dead = Queue::builder("dead").create(&clock).unwrap();
-        let queue = Queue::builder("logins")
-            .dead_letters(&dead, 2)
-            .create(&clock)
-            .unwrap();
+        let queue = Queue::builder("logins").dead_letters(&dead, 2).create(&clock).unwrap();
         let id = queue.send(Message::new("poison").sent_ms(7)).unwrap();
         for count in 1..=2 {
             assert_eq!(queue.receive(1, |_| true)[0].receive_count, count);
@@ -561,10 +487,7 @@ mod tests {
         assert!(queue.delete(&first[0].receipt_handle));
         assert!(queue.receive(10, |_| true).is_empty());
         queue.clock().advance(TIMEOUT);
-        assert_eq!(
-            bodies(&queue.receive(10, |_| true)),
-            ["g2", "h1", "g3", "h2"]
-        );
+        assert_eq!(bodies(&queue.receive(10, |_| true)), ["g2", "h1", "g3", "h2"]);
     }
 
     #[test]
@@ -578,20 +501,12 @@ mod tests {
     fn what_sqs_refuses_is_refused() {
         let clock = Clock::at(0);
         let fifo = Queue::builder("a.fifo").create(&clock).unwrap();
-        assert!(matches!(
-            fifo.send(Message::new("x")),
-            Err(QueueError::NoGroup(_))
-        ));
+        assert!(matches!(fifo.send(Message::new("x")), Err(QueueError::NoGroup(_))));
         let large = Message::new("x".repeat(LARGEST_MESSAGE + 1)).group("g");
-        assert_eq!(
-            fifo.send(large),
-            Err(QueueError::TooLarge(LARGEST_MESSAGE + 1))
-        );
+        assert_eq!(fifo.send(large), Err(QueueError::TooLarge(LARGEST_MESSAGE + 1)));
         let mixed = Queue::builder("b").dead_letters(&fifo, 3).create(&clock);
         assert!(matches!(mixed, Err(QueueError::MixedKinds { .. })));
-        let never = Queue::builder("b.fifo")
-            .dead_letters(&fifo, 0)
-            .create(&clock);
+        let never = Queue::builder("b.fifo").dead_letters(&fifo, 0).create(&clock);
         assert!(matches!(never, Err(QueueError::BadMaxReceiveCount(0))));
     }
 }

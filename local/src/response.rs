@@ -39,11 +39,7 @@ impl Verdict {
 
 /// Judges what came back for the batch `message_ids`: a returned body, or why there is none. Without
 /// `report_batch_item_failures` any return is a success, whatever it says.
-pub fn verdict(
-    answer: Result<&[u8], &str>,
-    message_ids: &[&str],
-    report_batch_item_failures: bool,
-) -> Verdict {
+pub fn verdict(answer: Result<&[u8], &str>, message_ids: &[&str], report_batch_item_failures: bool) -> Verdict {
     let judged = match answer {
         Ok(_) if !report_batch_item_failures => return Verdict::Succeeded,
         Ok(body) => failed_ids(body, message_ids),
@@ -76,8 +72,7 @@ fn failures(body: &[u8]) -> Result<Vec<Value>, String> {
     if body.trim_ascii().is_empty() {
         return Ok(Vec::new());
     }
-    let response =
-        serde_json::from_slice(body).map_err(|_| "the response is not JSON".to_owned())?;
+    let response = serde_json::from_slice(body).map_err(|_| "the response is not JSON".to_owned())?;
     let mut response = match response {
         Value::Null => return Ok(Vec::new()),
         Value::String(text) if text.is_empty() => return Ok(Vec::new()),
@@ -110,59 +105,33 @@ mod tests {
     const BATCH: [&str; 3] = ["a", "b", "c"];
 
     fn check(body: &str, expected: Verdict) {
-        assert_eq!(
-            verdict(Ok(body.as_bytes()), &BATCH, true),
-            expected,
-            "{body}"
-        );
-        assert_eq!(
-            verdict(Ok(body.as_bytes()), &BATCH, false),
-            Verdict::Succeeded,
-            "flag off: {body}"
-        );
+        assert_eq!(verdict(Ok(body.as_bytes()), &BATCH, true), expected, "{body}");
+        assert_eq!(verdict(Ok(body.as_bytes()), &BATCH, false), Verdict::Succeeded, "flag off: {body}");
     }
 
     fn partial(failed: &[&str]) -> Verdict {
-        Verdict::Partial {
-            failed: failed.iter().map(|id| (*id).to_owned()).collect(),
-        }
+        Verdict::Partial { failed: failed.iter().map(|id| (*id).to_owned()).collect() }
     }
 
     fn all_failed(why: &str) -> Verdict {
-        Verdict::AllFailed {
-            why: why.to_owned(),
-        }
+        Verdict::AllFailed { why: why.to_owned() }
     }
 
     #[test]
     fn an_empty_or_null_list_or_response_is_a_success() {
-        for body in [
-            r#"{"batchItemFailures":[]}"#,
-            r#"{"batchItemFailures":null}"#,
-            "{}",
-            "null",
-            "",
-            " \n",
-            r#""""#,
-        ] {
+        for body in [r#"{"batchItemFailures":[]}"#, r#"{"batchItemFailures":null}"#, "{}", "null", "", " \n", r#""""#] {
             check(body, Verdict::Succeeded);
         }
     }
 
     #[test]
     fn named_messages_come_back_and_the_others_do_not() {
-        check(
-            r#"{"batchItemFailures":[{"itemIdentifier":"b"}]}"#,
-            partial(&["b"]),
-        );
+        check(r#"{"batchItemFailures":[{"itemIdentifier":"b"}]}"#, partial(&["b"]));
         check(
             r#"{"batchItemFailures":[{"itemIdentifier":"c"},{"itemIdentifier":"a"},{"itemIdentifier":"c"}]}"#,
             partial(&["c", "a"]),
         );
-        check(
-            r#"{"batchItemFailures":[{"itemIdentifier":"b","x":1}],"y":2}"#,
-            partial(&["b"]),
-        );
+        check(r#"{"batchItemFailures":[{"itemIdentifier":"b","x":1}],"y":2}"#, partial(&["b"]));
         let verdict = partial(&["b"]);
         assert_eq!(BATCH.map(|id| verdict.is_failed(id)), [false, true, false]);
     }
@@ -175,38 +144,14 @@ mod tests {
             (r#""ok""#, "the response is not a JSON object"),
             ("[]", "the response is not a JSON object"),
             ("true", "the response is not a JSON object"),
-            (
-                r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#,
-                "an itemIdentifier is empty",
-            ),
-            (
-                r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#,
-                "an itemIdentifier is null",
-            ),
-            (
-                r#"{"batchItemFailures":[{"itemIdentifier":1}]}"#,
-                "an itemIdentifier is not a string",
-            ),
-            (
-                r#"{"batchItemFailures":[{"messageId":"a"}]}"#,
-                "a batch item failure has no key itemIdentifier",
-            ),
-            (
-                r#"{"batchItemFailures":["a"]}"#,
-                "a batch item failure has no key itemIdentifier",
-            ),
-            (
-                r#"{"batchItemFailures":[null]}"#,
-                "a batch item failure has no key itemIdentifier",
-            ),
-            (
-                r#"{"batchItemFailures":{"itemIdentifier":"a"}}"#,
-                "batchItemFailures is not a list",
-            ),
-            (
-                r#"{"batchItemFailures":"a"}"#,
-                "batchItemFailures is not a list",
-            ),
+            (r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#, "an itemIdentifier is empty"),
+            (r#"{"batchItemFailures":[{"itemIdentifier":null}]}"#, "an itemIdentifier is null"),
+            (r#"{"batchItemFailures":[{"itemIdentifier":1}]}"#, "an itemIdentifier is not a string"),
+            (r#"{"batchItemFailures":[{"messageId":"a"}]}"#, "a batch item failure has no key itemIdentifier"),
+            (r#"{"batchItemFailures":["a"]}"#, "a batch item failure has no key itemIdentifier"),
+            (r#"{"batchItemFailures":[null]}"#, "a batch item failure has no key itemIdentifier"),
+            (r#"{"batchItemFailures":{"itemIdentifier":"a"}}"#, "batchItemFailures is not a list"),
+            (r#"{"batchItemFailures":"a"}"#, "batchItemFailures is not a list"),
             (
                 r#"{"batch_item_failures":[{"itemIdentifier":"a"}]}"#,
                 "the response has other keys than batchItemFailures",

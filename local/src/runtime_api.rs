@@ -73,11 +73,7 @@ impl RuntimeApi {
             let desk = Arc::clone(&behind);
             async move { desk.answer(request).await }
         })?;
-        Ok(Self {
-            desk,
-            events,
-            server,
-        })
+        Ok(Self { desk, events, server })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -94,18 +90,10 @@ impl RuntimeApi {
         let (sender, answer) = oneshot::channel();
         self.desk.awaited().insert(request_id.clone(), sender);
         let deadline = SystemTime::now() + timeout;
-        let event = Event {
-            request_id: request_id.clone(),
-            body,
-            deadline_ms: epoch_ms(deadline),
-        };
+        let event = Event { request_id: request_id.clone(), body, deadline_ms: epoch_ms(deadline) };
         // The queue's other end is the desk, which we hold.
         let _ = self.events.send(event);
-        Pending {
-            request_id,
-            answer,
-            desk: Arc::clone(&self.desk),
-        }
+        Pending { request_id, answer, desk: Arc::clone(&self.desk) }
     }
 }
 
@@ -141,12 +129,8 @@ impl Desk {
         let segments: Vec<&str> = path.split('/').collect();
         match (request.method(), segments.as_slice()) {
             (&Method::GET, ["invocation", "next"]) => self.next().await,
-            (&Method::POST, ["invocation", id, "response"]) => {
-                self.settle(id, Answer::Response(request.into_body()))
-            }
-            (&Method::POST, ["invocation", id, "error"]) => {
-                self.settle(id, Answer::Error(request.into_body()))
-            }
+            (&Method::POST, ["invocation", id, "response"]) => self.settle(id, Answer::Response(request.into_body())),
+            (&Method::POST, ["invocation", id, "error"]) => self.settle(id, Answer::Error(request.into_body())),
             (&Method::GET, ["restore", "next"]) => self.restore(),
             (&Method::POST, ["init" | "restore", "error"]) => self.fail(request.into_body()),
             _ => not_found(),
@@ -169,35 +153,23 @@ impl Desk {
                 Phase::Restoring(at) => Some(*at),
                 Phase::Ready { .. } | Phase::Failed(_) => return false,
             };
-            *phase = Phase::Ready {
-                restoring,
-                at: Instant::now(),
-            };
+            *phase = Phase::Ready { restoring, at: Instant::now() };
             true
         });
     }
 
     fn invocation(&self, event: Event) -> Reply {
-        let trace = format!(
-            "Root=1-{:08x}-{}",
-            event.deadline_ms / 1000,
-            &Uuid::new_v4().simple().to_string()[..24]
-        );
+        let trace = format!("Root=1-{:08x}-{}", event.deadline_ms / 1000, &Uuid::new_v4().simple().to_string()[..24]);
         let headers = [
             ("lambda-runtime-aws-request-id", event.request_id),
             ("lambda-runtime-deadline-ms", event.deadline_ms.to_string()),
-            (
-                "lambda-runtime-invoked-function-arn",
-                self.function_arn.clone(),
-            ),
+            ("lambda-runtime-invoked-function-arn", self.function_arn.clone()),
             ("lambda-runtime-trace-id", trace),
         ];
         let mut reply = reply(StatusCode::OK, event.body);
         for (name, value) in headers {
             let value = HeaderValue::from_str(&value).expect("ids, numbers and ARNs are ASCII");
-            reply
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
+            reply.headers_mut().insert(HeaderName::from_static(name), value);
         }
         reply
     }
@@ -205,10 +177,7 @@ impl Desk {
     /// An id that nobody awaits is one that timed out, or that the function made up.
     fn settle(&self, request_id: &str, answer: Answer) -> Reply {
         let Some(awaited) = self.awaited().remove(request_id) else {
-            return reply(
-                StatusCode::BAD_REQUEST,
-                r#"{"errorType":"InvalidRequestID"}"#,
-            );
+            return reply(StatusCode::BAD_REQUEST, r#"{"errorType":"InvalidRequestID"}"#);
         };
         // Nobody waits any more if the invocation timed out this moment.
         let _ = awaited.send(answer);
@@ -236,7 +205,5 @@ fn not_found() -> Reply {
 }
 
 fn epoch_ms(time: SystemTime) -> u128 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis()
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }

@@ -69,10 +69,7 @@ impl Secrets {
 
     /// Stores a secret under its name, as a new version. It is found by its ARN too.
     pub fn set(&self, name: &str, value: impl Into<String>) {
-        let secret = Secret {
-            value: value.into(),
-            version: Uuid::new_v4().to_string(),
-        };
+        let secret = Secret { value: value.into(), version: Uuid::new_v4().to_string() };
         self.vault().secrets.insert(name.to_owned(), secret);
     }
 
@@ -115,11 +112,9 @@ async fn answer(vault: Arc<Mutex<Vault>>, request: Request<Bytes>) -> Reply {
     tokio::time::sleep(delay).await;
     match failure {
         None => found,
-        Some(Failure::InternalError) => refusal(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "InternalServiceError",
-            "told to fail",
-        ),
+        Some(Failure::InternalError) => {
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalServiceError", "told to fail")
+        }
         Some(Failure::Throttling) => bad("ThrottlingException", "Rate exceeded"),
         Some(Failure::AccessDenied) => bad("AccessDeniedException", "told to refuse"),
         Some(Failure::Hang) => std::future::pending().await,
@@ -127,15 +122,9 @@ async fn answer(vault: Arc<Mutex<Vault>>, request: Request<Bytes>) -> Reply {
 }
 
 fn look_up(vault: &Vault, request: &Request<Bytes>) -> Reply {
-    let target = request
-        .headers()
-        .get("x-amz-target")
-        .and_then(|target| target.to_str().ok());
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     if request.method() != Method::POST || target != Some(TARGET) {
-        return bad(
-            "UnknownOperationException",
-            "only GetSecretValue is known here",
-        );
+        return bad("UnknownOperationException", "only GetSecretValue is known here");
     }
     let asked: Value = serde_json::from_slice(request.body()).unwrap_or_default();
     let Some(id) = asked["SecretId"].as_str() else {
@@ -144,10 +133,7 @@ fn look_up(vault: &Vault, request: &Request<Bytes>) -> Reply {
     let named = |(name, _): &(&String, &Secret)| name.as_str() == id || Secrets::arn(name) == id;
     match vault.secrets.iter().find(named) {
         Some((name, secret)) => found(name, secret),
-        None => bad(
-            "ResourceNotFoundException",
-            "Secrets Manager can't find the specified secret.",
-        ),
+        None => bad("ResourceNotFoundException", "Secrets Manager can't find the specified secret."),
     }
 }
 
@@ -168,17 +154,12 @@ fn bad(kind: &str, message: &str) -> Reply {
 }
 
 fn refusal(status: StatusCode, kind: &str, message: &str) -> Reply {
-    amz_json(reply(
-        status,
-        json!({"__type": kind, "Message": message}).to_string(),
-    ))
+    amz_json(reply(status, json!({"__type": kind, "Message": message}).to_string()))
 }
 
 fn amz_json(mut reply: Reply) -> Reply {
     let kind = hyper::header::HeaderValue::from_static("application/x-amz-json-1.1");
-    reply
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, kind);
+    reply.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
     reply
 }
 
@@ -196,8 +177,7 @@ mod tests {
     fn ask(secrets: &Secrets, target: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(secrets.server.address()).unwrap();
         let length = body.len();
-        let head =
-            format!("x-amz-target: {target}\r\ncontent-length: {length}\r\nconnection: close");
+        let head = format!("x-amz-target: {target}\r\ncontent-length: {length}\r\nconnection: close");
         write!(stream, "POST / HTTP/1.1\r\nhost: h\r\n{head}\r\n\r\n{body}").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -219,10 +199,7 @@ mod tests {
         assert_eq!(first["SecretString"], r#"{"password":"one"}"#);
         assert_eq!(first["Name"], "db");
         assert_eq!(first["VersionStages"], json!(["AWSCURRENT"]));
-        assert_eq!(
-            get(&secrets, first["ARN"].as_str().unwrap()),
-            (200, first.clone())
-        );
+        assert_eq!(get(&secrets, first["ARN"].as_str().unwrap()), (200, first.clone()));
 
         secrets.set("db", "two");
         let (_, second) = get(&secrets, "db");
@@ -236,16 +213,9 @@ mod tests {
         let secrets = Secrets::start().unwrap();
         secrets.set("db", "x");
         secrets.remove("db");
-        let kind =
-            |(status, body): (u16, Value)| (status, body["__type"].as_str().unwrap().to_owned());
-        assert_eq!(
-            kind(get(&secrets, "db")),
-            (400, "ResourceNotFoundException".into())
-        );
-        assert_eq!(
-            kind(ask(&secrets, TARGET, "{}")),
-            (400, "InvalidParameterException".into())
-        );
+        let kind = |(status, body): (u16, Value)| (status, body["__type"].as_str().unwrap().to_owned());
+        assert_eq!(kind(get(&secrets, "db")), (400, "ResourceNotFoundException".into()));
+        assert_eq!(kind(ask(&secrets, TARGET, "{}")), (400, "InvalidParameterException".into()));
         let other = ask(&secrets, "secretsmanager.ListSecrets", "{}");
         assert_eq!(kind(other), (400, "UnknownOperationException".into()));
     }
@@ -254,11 +224,9 @@ mod tests {
     fn it_fails_as_told_and_then_works_again() {
         let secrets = Secrets::start().unwrap();
         secrets.set("db", "x");
-        for (failure, status) in [
-            (Failure::InternalError, 500),
-            (Failure::Throttling, 400),
-            (Failure::AccessDenied, 400),
-        ] {
+        for (failure, status) in
+            [(Failure::InternalError, 500), (Failure::Throttling, 400), (Failure::AccessDenied, 400)]
+        {
             secrets.set_failure(Some(failure));
             assert_eq!(get(&secrets, "db").0, status);
         }

@@ -5,9 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use sqs_etl_local::function::{
-    Function, FunctionConfig, InitFailure, Invocation, InvocationResult,
-};
+use sqs_etl_local::function::{Function, FunctionConfig, InitFailure, Invocation, InvocationResult};
 
 const ECHO: &str = env!("CARGO_BIN_EXE_echo-function");
 const HOLD_AND_WAIT: &str = env!("CARGO_BIN_EXE_hold-and-wait");
@@ -19,10 +17,7 @@ const SHORT: Duration = Duration::from_millis(200);
 #[test]
 fn what_the_function_returns_comes_back_byte_for_byte() {
     let function = echo();
-    for event in [
-        r#"{"do":"echo","text":"ü \u0000 🦀"}"#.to_owned(),
-        format!(r#"["{}"]"#, "x".repeat(5_000_000)),
-    ] {
+    for event in [r#"{"do":"echo","text":"ü \u0000 🦀"}"#.to_owned(), format!(r#"["{}"]"#, "x".repeat(5_000_000))] {
         assert_eq!(body(&function.invoke(event.clone(), LONG)), event);
     }
 }
@@ -38,10 +33,7 @@ fn the_environment_is_kept_from_one_event_to_the_next() {
 
 #[test]
 fn the_function_sees_what_lambda_sets_and_nothing_of_ours() {
-    let config = FunctionConfig::new(ECHO)
-        .name("logins")
-        .region("eu-central-1")
-        .env("TABLE", "t");
+    let config = FunctionConfig::new(ECHO).name("logins").region("eu-central-1").env("TABLE", "t");
     let told = tell(&Function::start(config.memory_mb(512)).unwrap());
     let env = told["env"].as_object().unwrap();
     for (name, value) in [
@@ -58,23 +50,13 @@ fn the_function_sees_what_lambda_sets_and_nothing_of_ours() {
         assert!(!env.contains_key(name), "{name} must not leak in");
     }
     assert_eq!(told["folder"], env["LAMBDA_TASK_ROOT"]);
-    assert_eq!(
-        told["arn"],
-        "arn:aws:lambda:eu-central-1:000000000000:function:logins"
-    );
+    assert_eq!(told["arn"], "arn:aws:lambda:eu-central-1:000000000000:function:logins");
     assert!(told["trace"].as_str().unwrap().starts_with("Root=1-"));
 }
 
 #[test]
 fn the_deadline_is_the_timeout_from_now_in_epoch_milliseconds() {
-    let epoch_ms = || {
-        u64::try_from(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_millis(),
-        )
-    };
+    let epoch_ms = || u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis());
     let function = echo();
     function.warm_up().unwrap();
     let before = epoch_ms().unwrap();
@@ -90,10 +72,7 @@ fn an_error_comes_back_as_its_json_and_the_environment_lives_on() {
     let InvocationResult::Error(json) = function.invoke(r#"{"do":"error"}"#, LONG).result else {
         panic!("an error was told to come")
     };
-    assert_eq!(
-        serde_json::from_str::<Value>(&json).unwrap()["errorType"],
-        "Echo"
-    );
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["errorType"], "Echo");
     assert_eq!(tell(&function)["pid"], pid);
 }
 
@@ -102,10 +81,7 @@ fn a_timeout_kills_the_environment_and_the_next_event_starts_another() {
     let function = echo();
     let pid = tell(&function)["pid"].clone();
     let hung = function.invoke(r#"{"do":"hang"}"#, SHORT);
-    assert!(
-        matches!(hung.result, InvocationResult::TimedOut),
-        "{hung:?}"
-    );
+    assert!(matches!(hung.result, InvocationResult::TimedOut), "{hung:?}");
     assert!(!is_alive(&pid.to_string()));
     let next = function.invoke(r#"{"do":"tell"}"#, LONG);
     assert!(next.init.is_some());
@@ -116,9 +92,7 @@ fn a_timeout_kills_the_environment_and_the_next_event_starts_another() {
 fn a_crash_is_told_with_its_status_and_the_next_event_starts_another() {
     let function = echo();
     let crashed = function.invoke(r#"{"do":"exit"}"#, LONG);
-    let InvocationResult::Crashed(Some(status)) = crashed.result else {
-        panic!("{crashed:?}")
-    };
+    let InvocationResult::Crashed(Some(status)) = crashed.result else { panic!("{crashed:?}") };
     assert_eq!(status.code(), Some(7));
     assert!(function.invoke(r#"{"do":"echo"}"#, LONG).init.is_some());
 }
@@ -126,20 +100,11 @@ fn a_crash_is_told_with_its_status_and_the_next_event_starts_another() {
 #[test]
 fn a_start_that_fails_says_how() {
     let failure = |how: &str| {
-        let config = FunctionConfig::new(ECHO)
-            .env("ECHO_INIT", how)
-            .init_limit(SHORT);
-        let config = if how == "hang" {
-            config
-        } else {
-            config.init_limit(LONG)
-        };
+        let config = FunctionConfig::new(ECHO).env("ECHO_INIT", how).init_limit(SHORT);
+        let config = if how == "hang" { config } else { config.init_limit(LONG) };
         let function = Function::start(config).unwrap();
         let invoked = function.invoke("{}", LONG).result;
-        assert!(
-            matches!(invoked, InvocationResult::InitFailed(_)),
-            "{invoked:?}"
-        );
+        assert!(matches!(invoked, InvocationResult::InitFailed(_)), "{invoked:?}");
         function.warm_up().unwrap_err()
     };
     let reported = failure("error");
@@ -172,10 +137,7 @@ fn snap_start_is_told_and_restored_before_the_first_event() {
     let function = Function::start(FunctionConfig::new(ECHO).snap_start()).unwrap();
     let init = function.warm_up().unwrap().unwrap();
     assert!(init.restore.is_some());
-    assert_eq!(
-        tell(&function)["env"]["AWS_LAMBDA_INITIALIZATION_TYPE"],
-        "snap-start"
-    );
+    assert_eq!(tell(&function)["env"]["AWS_LAMBDA_INITIALIZATION_TYPE"], "snap-start");
     assert!(echo().warm_up().unwrap().unwrap().restore.is_none());
 }
 
@@ -184,14 +146,8 @@ async fn managed_concurrency_has_two_events_in_one_process_at_once() {
     let function = Function::start(FunctionConfig::new(ECHO).max_concurrency(2)).unwrap();
     let meet = || function.invoke_async(r#"{"do":"meet"}"#, LONG);
     let (one, two) = tokio::join!(meet(), meet());
-    assert!(
-        matches!(one.result, InvocationResult::Response(_)),
-        "{one:?}"
-    );
-    assert!(
-        matches!(two.result, InvocationResult::Response(_)),
-        "{two:?}"
-    );
+    assert!(matches!(one.result, InvocationResult::Response(_)), "{one:?}");
+    assert!(matches!(two.result, InvocationResult::Response(_)), "{two:?}");
     assert_eq!(function.pids().len(), 1);
 }
 
@@ -210,14 +166,8 @@ async fn several_environments_take_several_events_each_in_a_process_of_its_own()
     let hang = || function.invoke_async(r#"{"do":"hang"}"#, SHORT);
     let tell = || function.invoke_async(r#"{"do":"tell"}"#, LONG);
     let (_, one, _, two) = tokio::join!(hang(), tell(), hang(), tell());
-    assert!(
-        matches!(one.result, InvocationResult::Response(_)),
-        "{one:?}"
-    );
-    assert!(
-        matches!(two.result, InvocationResult::Response(_)),
-        "{two:?}"
-    );
+    assert!(matches!(one.result, InvocationResult::Response(_)), "{one:?}");
+    assert!(matches!(two.result, InvocationResult::Response(_)), "{two:?}");
     assert!((1..=3).contains(&function.pids().len()));
 }
 
@@ -238,15 +188,10 @@ fn dropping_the_function_ends_its_process() {
 
 #[test]
 fn kill_9_of_its_owner_ends_even_a_function_that_hangs() {
-    let mut owner = Command::new(HOLD_AND_WAIT)
-        .args(["function", ECHO])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("run hold-and-wait");
+    let mut owner =
+        Command::new(HOLD_AND_WAIT).args(["function", ECHO]).stdout(Stdio::piped()).spawn().expect("run hold-and-wait");
     let mut pid = String::new();
-    BufReader::new(owner.stdout.take().unwrap())
-        .read_line(&mut pid)
-        .unwrap();
+    BufReader::new(owner.stdout.take().unwrap()).read_line(&mut pid).unwrap();
     assert!(is_alive(pid.trim()));
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -278,9 +223,6 @@ fn body(invocation: &Invocation) -> String {
 
 /// A zombie that its parent has not buried is not alive.
 fn is_alive(pid: &str) -> bool {
-    let state = Command::new("ps")
-        .args(["-o", "state=", "-p", pid])
-        .output()
-        .unwrap();
+    let state = Command::new("ps").args(["-o", "state=", "-p", pid]).output().unwrap();
     state.stdout.first().is_some_and(|state| *state != b'Z')
 }

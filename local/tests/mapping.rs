@@ -21,39 +21,16 @@ fn a_real_function_gets_good_messages_once_and_poison_until_the_dead_letter_queu
     let bad = send(&queue, &["good", "bad", "good", "bad", "good"]);
     let function = Function::start(FunctionConfig::new(ECHO)).unwrap();
     let mut verdicts = Vec::new();
-    let config = MappingConfig {
-        function_timeout: Duration::from_secs(30),
-        ..MappingConfig::default()
-    };
-    let run = mapping(&queue, config)
-        .run_until_idle(&function, |batch| verdicts.push(batch.verdict.clone()));
+    let config = MappingConfig { function_timeout: Duration::from_secs(30), ..MappingConfig::default() };
+    let run = mapping(&queue, config).run_until_idle(&function, |batch| verdicts.push(batch.verdict.clone()));
 
     assert!(run.idle);
     assert_eq!((run.batches, run.deleted), (3, 3));
-    assert_eq!(
-        verdicts,
-        vec![
-            Verdict::Partial {
-                failed: bad.clone()
-            };
-            3
-        ]
-    );
+    assert_eq!(verdicts, vec![Verdict::Partial { failed: bad.clone() }; 3]);
     for (id, deliveries) in &run.deliveries {
-        assert_eq!(
-            *deliveries,
-            if bad.contains(id) {
-                MAX_RECEIVE_COUNT
-            } else {
-                1
-            }
-        );
+        assert_eq!(*deliveries, if bad.contains(id) { MAX_RECEIVE_COUNT } else { 1 });
     }
-    let dead_ids: Vec<_> = dead
-        .peek()
-        .into_iter()
-        .filter_map(|message| message.id)
-        .collect();
+    let dead_ids: Vec<_> = dead.peek().into_iter().filter_map(|message| message.id).collect();
     assert_eq!(dead_ids, bad);
     assert_eq!(queue.depth(), Depth::default());
 }
@@ -62,10 +39,7 @@ fn a_real_function_gets_good_messages_once_and_poison_until_the_dead_letter_queu
 fn without_the_flag_what_failed_is_lost() {
     let (queue, dead) = queue_and_dead_letters("logins");
     send(&queue, &["good", "bad"]);
-    let config = MappingConfig {
-        report_batch_item_failures: false,
-        ..MappingConfig::default()
-    };
+    let config = MappingConfig { report_batch_item_failures: false, ..MappingConfig::default() };
     let run = mapping(&queue, config).run_until_idle_with(hand_back_bad, |_| {});
     assert_eq!((run.batches, run.deleted), (1, 2));
     assert_eq!(dead.depth(), Depth::default());
@@ -80,8 +54,7 @@ fn an_error_sends_the_whole_batch_round_until_it_is_dead() {
     ] {
         let (queue, dead) = queue_and_dead_letters("logins");
         send(&queue, &["good", "good"]);
-        let run = mapping(&queue, MappingConfig::default())
-            .run_until_idle_with(|_| invocation(result.clone()), |_| {});
+        let run = mapping(&queue, MappingConfig::default()).run_until_idle_with(|_| invocation(result.clone()), |_| {});
         assert_eq!((run.batches, run.deleted), (3, 0));
         assert_eq!(dead.depth().visible, 2);
     }
@@ -92,33 +65,18 @@ fn failures_stay_invisible_until_the_visibility_timeout() {
     let (queue, _) = queue_and_dead_letters("logins");
     send(&queue, &["good", "bad"]);
     let mapping = mapping(&queue, MappingConfig::default());
-    assert_eq!(
-        mapping.run_once(hand_back_bad).unwrap().message_ids.len(),
-        2
-    );
-    assert_eq!(
-        queue.depth(),
-        Depth {
-            visible: 0,
-            in_flight: 1
-        }
-    );
+    assert_eq!(mapping.run_once(hand_back_bad).unwrap().message_ids.len(), 2);
+    assert_eq!(queue.depth(), Depth { visible: 0, in_flight: 1 });
     assert!(mapping.run_once(hand_back_bad).is_none());
     queue.clock().advance(queue.visibility_timeout());
-    assert_eq!(
-        mapping.run_once(hand_back_bad).unwrap().message_ids.len(),
-        1
-    );
+    assert_eq!(mapping.run_once(hand_back_bad).unwrap().message_ids.len(), 1);
 }
 
 #[test]
 fn poison_without_a_dead_letter_queue_ends_the_run_instead_of_going_round_for_ever() {
     let queue = Queue::builder("logins").create(&Clock::at(0)).unwrap();
     send(&queue, &["bad"]);
-    let config = MappingConfig {
-        delivery_limit: 7,
-        ..MappingConfig::default()
-    };
+    let config = MappingConfig { delivery_limit: 7, ..MappingConfig::default() };
     let run = mapping(&queue, config).run_until_idle_with(hand_back_bad, |_| {});
     assert!(!run.idle);
     assert_eq!(run.batches, 7);
@@ -132,10 +90,7 @@ fn in_a_fifo_queue_a_group_waits_for_its_failed_head_and_the_others_do_not() {
     for (body, group) in [("bad", "g"), ("after", "g"), ("other", "h")] {
         queue.send(Message::new(body).group(group)).unwrap();
     }
-    let one_at_a_time = MappingConfig {
-        batch_size: 1,
-        ..MappingConfig::default()
-    };
+    let one_at_a_time = MappingConfig { batch_size: 1, ..MappingConfig::default() };
     let mapping = mapping(&queue, one_at_a_time);
     let mut order = Vec::new();
     while let Some(batch) = mapping.run_once(|event| {
@@ -145,13 +100,7 @@ fn in_a_fifo_queue_a_group_waits_for_its_failed_head_and_the_others_do_not() {
         assert_eq!(batch.message_ids.len(), 1);
     }
     assert_eq!(order, ["bad", "other"]);
-    assert_eq!(
-        queue.depth(),
-        Depth {
-            visible: 1,
-            in_flight: 1
-        }
-    );
+    assert_eq!(queue.depth(), Depth { visible: 1, in_flight: 1 });
 }
 
 #[test]
@@ -159,11 +108,8 @@ fn a_batch_holds_no_more_than_its_size_and_the_event_no_more_than_6_mb() {
     let large = "x".repeat(1024 * 1024);
     let queue = Queue::builder("logins").create(&Clock::at(0)).unwrap();
     send(&queue, &[large.as_str(); 12]);
-    let config = MappingConfig {
-        batch_size: 10_000,
-        batching_window: Duration::from_secs(1),
-        ..MappingConfig::default()
-    };
+    let config =
+        MappingConfig { batch_size: 10_000, batching_window: Duration::from_secs(1), ..MappingConfig::default() };
     let mut sizes = Vec::new();
     mapping(&queue, config).run_until_idle_with(hand_back_bad, |batch| {
         assert!(batch.event_bytes <= LARGEST_EVENT);
@@ -182,10 +128,7 @@ fn a_batch_holds_no_more_than_its_size_and_the_event_no_more_than_6_mb() {
 fn the_batching_window_gathers_what_comes_back_within_it() {
     let queue = Queue::builder("logins").create(&Clock::at(0)).unwrap();
     let bad = send(&queue, &["bad"]);
-    let window = MappingConfig {
-        batching_window: Duration::from_secs(5),
-        ..MappingConfig::default()
-    };
+    let window = MappingConfig { batching_window: Duration::from_secs(5), ..MappingConfig::default() };
     let mapping = mapping(&queue, window);
     mapping.run_once(hand_back_bad).unwrap();
     // It comes back at 30 s. A message that was received at 27 s waits for it until 32 s.
@@ -193,10 +136,7 @@ fn the_batching_window_gathers_what_comes_back_within_it() {
     let good = queue.send(Message::new("good")).unwrap();
     let batch = mapping.run_once(hand_back_bad).unwrap();
     assert_eq!(batch.message_ids, [good, bad[0].clone()]);
-    assert_eq!(
-        (batch.received_ms, queue.clock().now_ms()),
-        (27_000, 32_000)
-    );
+    assert_eq!((batch.received_ms, queue.clock().now_ms()), (27_000, 32_000));
 }
 
 #[test]
@@ -212,29 +152,13 @@ fn several_at_once_lose_nothing_and_double_nothing() {
         now.fetch_sub(1, Ordering::SeqCst);
         hand_back_bad(event)
     };
-    let config = MappingConfig {
-        concurrency: 4,
-        ..MappingConfig::default()
-    };
+    let config = MappingConfig { concurrency: 4, ..MappingConfig::default() };
     let run = mapping(&queue, config).run_until_idle_with(invoke, |_| {});
     assert!(most.load(Ordering::SeqCst) <= 4);
-    assert_eq!(
-        (run.idle, run.deleted, run.deliveries.len()),
-        (true, 200, 220)
-    );
-    let dead_ids: HashSet<_> = dead
-        .peek()
-        .into_iter()
-        .filter_map(|message| message.id)
-        .collect();
+    assert_eq!((run.idle, run.deleted, run.deliveries.len()), (true, 200, 220));
+    let dead_ids: HashSet<_> = dead.peek().into_iter().filter_map(|message| message.id).collect();
     assert_eq!(dead_ids, bad.into_iter().collect());
-    assert_eq!(
-        run.deliveries
-            .values()
-            .filter(|deliveries| **deliveries == 1)
-            .count(),
-        200
-    );
+    assert_eq!(run.deliveries.values().filter(|deliveries| **deliveries == 1).count(), 200);
 }
 
 #[test]
@@ -242,10 +166,7 @@ fn several_at_once_lose_nothing_and_double_nothing() {
 fn a_panic_of_the_stand_in_ends_the_run() {
     let queue = Queue::builder("logins").create(&Clock::at(0)).unwrap();
     send(&queue, &["good"; 50]);
-    let config = MappingConfig {
-        concurrency: 4,
-        ..MappingConfig::default()
-    };
+    let config = MappingConfig { concurrency: 4, ..MappingConfig::default() };
     mapping(&queue, config).run_until_idle_with(|_| panic!("an assertion of the test"), |_| {});
 }
 
@@ -253,10 +174,7 @@ fn a_panic_of_the_stand_in_ends_the_run() {
 fn settings_that_aws_refuses_are_refused() {
     let queue = |name: &str, visibility: u64| {
         let visibility = Duration::from_secs(visibility);
-        Queue::builder(name)
-            .visibility_timeout(visibility)
-            .create(&Clock::at(0))
-            .unwrap()
+        Queue::builder(name).visibility_timeout(visibility).create(&Clock::at(0)).unwrap()
     };
     let config = |batch_size, window_ms| MappingConfig {
         batch_size,
@@ -265,46 +183,16 @@ fn settings_that_aws_refuses_are_refused() {
     };
     let (standard, fifo, hasty) = (queue("a", 30), queue("a.fifo", 30), queue("a", 4));
     let refused = |queue: &Arc<Queue>, config| Mapping::new(queue, config).unwrap_err();
-    assert!(matches!(
-        refused(&standard, config(0, 0)),
-        MappingError::BatchSize { most: 10_000, .. }
-    ));
-    assert!(matches!(
-        refused(&standard, config(10_001, 1000)),
-        MappingError::BatchSize { .. }
-    ));
-    assert!(matches!(
-        refused(&fifo, config(11, 0)),
-        MappingError::BatchSize { most: 10, .. }
-    ));
-    assert_eq!(
-        refused(&standard, config(11, 0)),
-        MappingError::WindowTooShort
-    );
-    assert_eq!(
-        refused(&standard, config(10, 1500)),
-        MappingError::BadWindow
-    );
-    assert_eq!(
-        refused(&standard, config(10, 301_000)),
-        MappingError::BadWindow
-    );
-    assert_eq!(
-        refused(&fifo, config(10, 1000)),
-        MappingError::WindowOnFifo("a.fifo".into())
-    );
-    assert!(matches!(
-        refused(&hasty, config(10, 0)),
-        MappingError::VisibilityTooShort { .. }
-    ));
-    assert!(matches!(
-        refused(&standard, config(10, 26_000)),
-        MappingError::VisibilityTooShort { .. }
-    ));
-    let idle = MappingConfig {
-        concurrency: 0,
-        ..MappingConfig::default()
-    };
+    assert!(matches!(refused(&standard, config(0, 0)), MappingError::BatchSize { most: 10_000, .. }));
+    assert!(matches!(refused(&standard, config(10_001, 1000)), MappingError::BatchSize { .. }));
+    assert!(matches!(refused(&fifo, config(11, 0)), MappingError::BatchSize { most: 10, .. }));
+    assert_eq!(refused(&standard, config(11, 0)), MappingError::WindowTooShort);
+    assert_eq!(refused(&standard, config(10, 1500)), MappingError::BadWindow);
+    assert_eq!(refused(&standard, config(10, 301_000)), MappingError::BadWindow);
+    assert_eq!(refused(&fifo, config(10, 1000)), MappingError::WindowOnFifo("a.fifo".into()));
+    assert!(matches!(refused(&hasty, config(10, 0)), MappingError::VisibilityTooShort { .. }));
+    assert!(matches!(refused(&standard, config(10, 26_000)), MappingError::VisibilityTooShort { .. }));
+    let idle = MappingConfig { concurrency: 0, ..MappingConfig::default() };
     assert_eq!(refused(&standard, idle), MappingError::NoConcurrency);
     for accepted in [config(10, 0), config(10_000, 1000), config(11, 25_000)] {
         Mapping::new(&standard, accepted).unwrap();
@@ -324,26 +212,16 @@ fn mapping(queue: &Arc<Queue>, config: MappingConfig) -> Mapping {
 
 /// Sends the bodies and returns the ids of those that are `bad`.
 fn send(queue: &Queue, bodies: &[&str]) -> Vec<String> {
-    let sent = bodies
-        .iter()
-        .map(|body| (*body, queue.send(Message::new(*body)).unwrap()));
-    sent.filter(|(body, _)| *body == "bad")
-        .map(|(_, id)| id)
-        .collect()
+    let sent = bodies.iter().map(|body| (*body, queue.send(Message::new(*body)).unwrap()));
+    sent.filter(|(body, _)| *body == "bad").map(|(_, id)| id).collect()
 }
 
 fn records(event: &str) -> Vec<Value> {
-    serde_json::from_str::<Value>(event).unwrap()["Records"]
-        .as_array()
-        .unwrap()
-        .clone()
+    serde_json::from_str::<Value>(event).unwrap()["Records"].as_array().unwrap().clone()
 }
 
 fn bodies(event: &str) -> Vec<String> {
-    records(event)
-        .iter()
-        .map(|record| record["body"].as_str().unwrap().to_owned())
-        .collect()
+    records(event).iter().map(|record| record["body"].as_str().unwrap().to_owned()).collect()
 }
 
 /// A function that hands back the messages whose body is `bad`.
@@ -358,10 +236,5 @@ fn hand_back_bad(event: String) -> Invocation {
 }
 
 fn invocation(result: InvocationResult) -> Invocation {
-    Invocation {
-        request_id: String::new(),
-        result,
-        duration: Duration::ZERO,
-        init: None,
-    }
+    Invocation { request_id: String::new(), result, duration: Duration::ZERO, init: None }
 }

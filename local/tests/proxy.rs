@@ -58,9 +58,7 @@ async fn what_passes_arrives_whole_and_in_order() {
     let (proxy, client) = proxy_and_client().await;
     proxy.set_delay(Duration::ZERO);
     let sent = "0123456789".repeat(500_000);
-    let row = client
-        .query_typed("select $1", &[(&sent, tokio_postgres::types::Type::TEXT)])
-        .await;
+    let row = client.query_typed("select $1", &[(&sent, tokio_postgres::types::Type::TEXT)]).await;
     assert_eq!(row.unwrap()[0].get::<_, &str>(0), sent);
 }
 
@@ -73,12 +71,7 @@ async fn a_cut_breaks_what_is_there_and_new_connections_are_served() {
     }
     proxy.cut();
     assert!(busy.await.unwrap().unwrap_err().is_closed());
-    connect(&proxy)
-        .await
-        .unwrap()
-        .batch_execute("select 1")
-        .await
-        .unwrap();
+    connect(&proxy).await.unwrap().batch_execute("select 1").await.unwrap();
 }
 
 #[tokio::test]
@@ -87,21 +80,14 @@ async fn a_black_hole_takes_the_connection_and_never_answers() {
     proxy.set_black_hole(true);
     let waited = tokio::time::timeout(10 * DELAY, connect(&proxy)).await;
     assert!(waited.is_err(), "it must neither be refused nor answered");
-    client
-        .batch_execute("select 1")
-        .await
-        .expect("those that are there go on");
+    client.batch_execute("select 1").await.expect("those that are there go on");
     proxy.set_black_hole(false);
     connect(&proxy).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_server_that_is_down_looks_closed() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let proxy = Proxy::start(nobody).unwrap();
     assert!(connect(&proxy).await.is_err());
 }
@@ -115,10 +101,7 @@ async fn proxy_and_client() -> (Proxy, Client) {
 }
 
 async fn connect(proxy: &Proxy) -> Result<Client, Error> {
-    let url = format!(
-        "postgres://postgres:postgres@127.0.0.1:{}/postgres",
-        proxy.port()
-    );
+    let url = format!("postgres://postgres:postgres@127.0.0.1:{}/postgres", proxy.port());
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

@@ -22,12 +22,7 @@ pub(super) struct Event<'a> {
 
 impl<'a> Event<'a> {
     pub(super) fn of(queue: &'a Queue) -> Self {
-        Self {
-            queue,
-            arn: queue.arn(),
-            json: OPENING.to_owned(),
-            full: false,
-        }
+        Self { queue, arn: queue.arn(), json: OPENING.to_owned(), full: false }
     }
 
     /// Appends a message, unless the event would become too large. The first always fits.
@@ -76,30 +71,18 @@ fn record(received: &Received, arn: &str, region: &str) -> Value {
 fn attributes(received: &Received) -> Map<String, Value> {
     let message = &received.message;
     let always = [
-        (
-            "ApproximateReceiveCount",
-            received.receive_count.to_string(),
-        ),
+        ("ApproximateReceiveCount", received.receive_count.to_string()),
         ("SentTimestamp", received.sent_ms.to_string()),
         ("SenderId", "AIDALOCALLOCALLOCAL00".to_owned()),
-        (
-            "ApproximateFirstReceiveTimestamp",
-            received.first_received_ms.to_string(),
-        ),
+        ("ApproximateFirstReceiveTimestamp", received.first_received_ms.to_string()),
     ];
     let sometimes = [
         ("MessageGroupId", &message.group),
         ("MessageDeduplicationId", &message.deduplication_id),
         ("SequenceNumber", &received.sequence_number),
     ];
-    let sometimes = sometimes
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value.clone()?)));
-    always
-        .into_iter()
-        .chain(sometimes)
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect()
+    let sometimes = sometimes.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    always.into_iter().chain(sometimes).map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 fn message_attributes(received: &Received) -> Map<String, Value> {
@@ -116,10 +99,7 @@ fn message_attributes(received: &Received) -> Map<String, Value> {
 }
 
 fn md5_hex(text: &str) -> String {
-    Md5::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -129,10 +109,7 @@ mod tests {
     use crate::queue::Message;
 
     fn event(queue: &str, messages: Vec<Message>) -> Value {
-        let queue = Queue::builder(queue)
-            .region("eu-west-1")
-            .create(&Clock::at(2_000))
-            .unwrap();
+        let queue = Queue::builder(queue).region("eu-west-1").create(&Clock::at(2_000)).unwrap();
         for message in messages {
             queue.send(message).unwrap();
         }
@@ -140,22 +117,14 @@ mod tests {
         queue.receive(10, |next| event.push(next));
         let mut event: Value = serde_json::from_str(&event.finish()).unwrap();
         for record in event["Records"].as_array_mut().unwrap() {
-            assert!(
-                record["receiptHandle"]
-                    .take()
-                    .as_str()
-                    .is_some_and(|handle| !handle.is_empty())
-            );
+            assert!(record["receiptHandle"].take().as_str().is_some_and(|handle| !handle.is_empty()));
         }
         event
     }
 
     #[test]
     fn a_standard_event_is_worded_as_aws_words_it() {
-        let message = Message::new("hello")
-            .id("id-1")
-            .sent_ms(1_000)
-            .attribute("kind", "login");
+        let message = Message::new("hello").id("id-1").sent_ms(1_000).attribute("kind", "login");
         let expected = json!({"Records": [{
             "messageId": "id-1",
             "receiptHandle": null,
@@ -182,15 +151,9 @@ mod tests {
 
     #[test]
     fn a_fifo_event_names_group_deduplication_and_sequence() {
-        let message = Message {
-            deduplication_id: Some("d".into()),
-            ..Message::new("x").group("g")
-        };
+        let message = Message { deduplication_id: Some("d".into()), ..Message::new("x").group("g") };
         let record = event("logins.fifo", vec![message])["Records"][0].take();
-        assert_eq!(
-            record["eventSourceARN"],
-            "arn:aws:sqs:eu-west-1:000000000000:logins.fifo"
-        );
+        assert_eq!(record["eventSourceARN"], "arn:aws:sqs:eu-west-1:000000000000:logins.fifo");
         let attributes = &record["attributes"];
         assert_eq!(attributes["MessageGroupId"], "g");
         assert_eq!(attributes["MessageDeduplicationId"], "d");
@@ -199,13 +162,7 @@ mod tests {
 
     #[test]
     fn a_message_without_a_body_has_a_null_one() {
-        let records = event(
-            "logins",
-            vec![Message {
-                body: None,
-                ..Message::default()
-            }],
-        );
+        let records = event("logins", vec![Message { body: None, ..Message::default() }]);
         assert_eq!(records["Records"][0]["body"], Value::Null);
     }
 

@@ -26,19 +26,12 @@ const VERSION_FOLDERS: [&str; 5] = [
 pub(super) fn find(tools: Option<&Path>) -> Result<PathBuf> {
     if let Some(told) = env::var_os("PG_BIN_DIR") {
         return usable(Path::new(&told)).with_context(|| {
-            format!(
-                "PG_BIN_DIR is {}, but initdb and postgres are not there",
-                Path::new(&told).display()
-            )
+            format!("PG_BIN_DIR is {}, but initdb and postgres are not there", Path::new(&told).display())
         });
     }
     let path = env::var_os("PATH").unwrap_or_default();
     on_path(&path)
-        .chain(
-            VERSION_FOLDERS
-                .iter()
-                .flat_map(|folder| newest_first(Path::new(folder))),
-        )
+        .chain(VERSION_FOLDERS.iter().flat_map(|folder| newest_first(Path::new(folder))))
         .chain(tool_folders(tools))
         .find_map(|folder| usable(&folder))
         .with_context(how_to_get_it)
@@ -52,40 +45,25 @@ fn on_path(path: &OsString) -> impl Iterator<Item = PathBuf> {
 }
 
 fn newest_first(folder: &Path) -> Vec<PathBuf> {
-    let mut versions: Vec<PathBuf> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let mut versions: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     versions.sort_by_key(|path| std::cmp::Reverse(version_of(path)));
-    versions
-        .into_iter()
-        .map(|version| version.join("bin"))
-        .collect()
+    versions.into_iter().map(|version| version.join("bin")).collect()
 }
 
 /// `17`, `9.6` and `postgresql@17` as numbers, so that 9.6 is older than 17.
 fn version_of(path: &Path) -> Vec<u32> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|part| part.parse().ok())
-        .collect()
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// Told by the caller, told by `SQS_ETL_TOOLS`, or `.tools` at the root of the source tree.
 fn tool_folders(told: Option<&Path>) -> impl Iterator<Item = PathBuf> {
-    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(|root| root.join(".tools"));
-    [
-        told.map(Path::to_path_buf),
-        env::var_os("SQS_ETL_TOOLS").map(PathBuf::from),
-        source_tree,
-    ]
-    .into_iter()
-    .flatten()
-    .map(|tools| tools.join("postgres/bin"))
+    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(|root| root.join(".tools"));
+    [told.map(Path::to_path_buf), env::var_os("SQS_ETL_TOOLS").map(PathBuf::from), source_tree]
+        .into_iter()
+        .flatten()
+        .map(|tools| tools.join("postgres/bin"))
 }
 
 fn usable(folder: &Path) -> Option<PathBuf> {
@@ -119,10 +97,7 @@ pub(super) fn account() -> Result<Option<Account>> {
         return Ok(None);
     }
     let accounts = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
-    match ["postgres", "nobody"]
-        .iter()
-        .find_map(|name| account_named(name, &accounts))
-    {
+    match ["postgres", "nobody"].iter().find_map(|name| account_named(name, &accounts)) {
         Some(account) => Ok(Some(account)),
         None => bail!(
             "Postgres refuses to run as root, and there is no user `postgres` or `nobody`: \
@@ -132,14 +107,9 @@ pub(super) fn account() -> Result<Option<Account>> {
 }
 
 fn account_named(name: &str, accounts: &str) -> Option<Account> {
-    let line = accounts
-        .lines()
-        .find(|line| line.split(':').next() == Some(name))?;
+    let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
     let mut numbers = line.split(':').skip(2).map(str::parse);
-    Some(Account {
-        user: numbers.next()?.ok()?,
-        group: numbers.next()?.ok()?,
-    })
+    Some(Account { user: numbers.next()?.ok()?, group: numbers.next()?.ok()? })
 }
 
 /// The programs as `account` can run them: where they are or, behind a folder closed to it (a home
@@ -151,22 +121,11 @@ pub(super) fn reachable(bin: PathBuf, account: Option<Account>, scratch: &Path) 
     if may_reach(&bin, account) {
         return Ok(bin);
     }
-    let install = bin
-        .parent()
-        .context("the Postgres programs lie at the root of the disk")?;
+    let install = bin.parent().context("the Postgres programs lie at the root of the disk")?;
     let copy = scratch.join("postgres");
-    let copied = Command::new("cp")
-        .arg("-R")
-        .arg(install)
-        .arg(&copy)
-        .status()
-        .context("run cp")?;
+    let copied = Command::new("cp").arg("-R").arg(install).arg(&copy).status().context("run cp")?;
     if !copied.success() {
-        bail!(
-            "copy {} to {}: cp failed",
-            install.display(),
-            copy.display()
-        );
+        bail!("copy {} to {}: cp failed", install.display(), copy.display());
     }
     Ok(copy.join("bin"))
 }
@@ -202,14 +161,7 @@ mod tests {
         }
         let found: Vec<_> = newest_first(folder.path())
             .iter()
-            .map(|bin| {
-                bin.parent()
-                    .unwrap()
-                    .file_name()
-                    .unwrap()
-                    .to_string_lossy()
-                    .into_owned()
-            })
+            .map(|bin| bin.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         assert_eq!(found, ["17", "postgresql@16", "9.6", "latest"]);
     }
@@ -217,13 +169,7 @@ mod tests {
     #[test]
     fn an_account_is_read_from_the_password_file() {
         let accounts = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533:nobody:/:/bin/false\n";
-        assert_eq!(
-            account_named("nobody", accounts),
-            Some(Account {
-                user: 65534,
-                group: 65533
-            })
-        );
+        assert_eq!(account_named("nobody", accounts), Some(Account { user: 65534, group: 65533 }));
         assert_eq!(account_named("postgres", accounts), None);
     }
 

@@ -18,10 +18,7 @@ impl Certificates {
     pub(super) fn for_names(names: &[String]) -> Result<Self> {
         let ca_key = KeyPair::generate().context("make a key")?;
         let ca_params = authority("sqs-etl test authority")?;
-        let ca = ca_params
-            .self_signed(&ca_key)
-            .context("sign the authority")?
-            .pem();
+        let ca = ca_params.self_signed(&ca_key).context("sign the authority")?.pem();
         let issuer = Issuer::new(ca_params, ca_key);
 
         let server_key = KeyPair::generate().context("make a key")?;
@@ -33,12 +30,7 @@ impl Certificates {
         let unrelated_ca = authority("sqs-etl unrelated authority")?
             .self_signed(&KeyPair::generate().context("make a key")?)
             .context("sign the unrelated authority")?;
-        Ok(Self {
-            ca,
-            unrelated_ca: unrelated_ca.pem(),
-            server: server.pem(),
-            server_key: server_key.serialize_pem(),
-        })
+        Ok(Self { ca, unrelated_ca: unrelated_ca.pem(), server: server.pem(), server_key: server_key.serialize_pem() })
     }
 }
 

@@ -45,11 +45,7 @@ impl Cluster {
         let bin = binaries::find(tools)?;
         let account = binaries::account()?;
         let name = format!("sqs-etl-pg-{}", &Uuid::new_v4().simple().to_string()[..16]);
-        Ok(Self {
-            bin,
-            folder: base_folder(account).join(name),
-            account,
-        })
+        Ok(Self { bin, folder: base_folder(account).join(name), account })
     }
 
     /// Makes the folder, runs `initdb` and writes the configuration.
@@ -84,11 +80,7 @@ impl Cluster {
     /// `PGOPTIONS` of the caller must not leak in.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
-        command
-            .current_dir("/")
-            .env_clear()
-            .env("LC_ALL", "C")
-            .env("TZ", "UTC");
+        command.current_dir("/").env_clear().env("LC_ALL", "C").env("TZ", "UTC");
         command.env("PATH", env::var_os("PATH").unwrap_or_default());
         if let Some(account) = self.account {
             command.uid(account.user).gid(account.group);
@@ -101,14 +93,7 @@ impl Cluster {
         self.write_private(&password_file, SUPERUSER_PASSWORD)?;
         let ran = self
             .command("initdb")
-            .args([
-                "--username",
-                SUPERUSER,
-                "--encoding",
-                "UTF8",
-                "--no-locale",
-                "--no-sync",
-            ])
+            .args(["--username", SUPERUSER, "--encoding", "UTF8", "--no-locale", "--no-sync"])
             .args(["--auth", "scram-sha-256", "--pwfile"])
             .arg(&password_file)
             .arg("--pgdata")
@@ -116,10 +101,7 @@ impl Cluster {
             .output()
             .with_context(|| format!("run {}", self.bin.join("initdb").display()))?;
         if !ran.status.success() {
-            bail!(
-                "initdb failed: {}",
-                String::from_utf8_lossy(&ran.stderr).trim()
-            );
+            bail!("initdb failed: {}", String::from_utf8_lossy(&ran.stderr).trim());
         }
         fs::remove_file(password_file).context("remove the password file")
     }
@@ -147,12 +129,9 @@ impl Cluster {
             conf += line;
             conf.push('\n');
         }
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(data.join("postgresql.conf"))
-            .context("open postgresql.conf")?;
-        file.write_all(conf.as_bytes())
-            .context("write postgresql.conf")
+        let mut file =
+            fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).context("open postgresql.conf")?;
+        file.write_all(conf.as_bytes()).context("write postgresql.conf")
     }
 
     fn write_private(&self, path: &Path, text: &str) -> Result<()> {
@@ -162,8 +141,7 @@ impl Cluster {
             .mode(0o600)
             .open(path)
             .with_context(|| format!("create {}", path.display()))?;
-        file.write_all(text.as_bytes())
-            .with_context(|| format!("write {}", path.display()))?;
+        file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))?;
         self.hand_over(path)
     }
 

@@ -39,10 +39,7 @@ pub(super) struct Server {
 impl Server {
     /// Starts the server and waits until it takes connections.
     pub(super) fn start(cluster: &Cluster, port: u16) -> Result<Self, StartError> {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(cluster.log_file())?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(cluster.log_file())?;
         let log_so_far = cluster.log().len();
         let child = cluster
             .command("postgres")
@@ -139,22 +136,14 @@ fn children_of(parent: u32) -> Result<Vec<u32>> {
         Ok(_) => family_from_proc()?,
         Err(_) => family_from_ps()?,
     };
-    Ok(family
-        .into_iter()
-        .filter(|(_, of)| *of == parent)
-        .map(|(child, _)| child)
-        .collect())
+    Ok(family.into_iter().filter(|(_, of)| *of == parent).map(|(child, _)| child).collect())
 }
 
 /// Every process with its parent.
 fn family_from_proc() -> Result<Vec<(u32, u32)>> {
     let processes = fs::read_dir("/proc").context("list /proc")?;
-    let numbers = processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(numbers
-        .filter_map(|process| Some((process, stat_of(process)?.1)))
-        .collect())
+    let numbers = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(numbers.filter_map(|process| Some((process, stat_of(process)?.1))).collect())
 }
 
 /// State and parent. The name before them is in parentheses and may hold anything.
@@ -165,10 +154,7 @@ fn stat_of(process: u32) -> Option<(char, u32)> {
 }
 
 fn family_from_ps() -> Result<Vec<(u32, u32)>> {
-    let listed = Command::new("ps")
-        .args(["-A", "-o", "pid=,ppid="])
-        .output()
-        .context("run ps")?;
+    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().context("run ps")?;
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     let numbers = |line: &str| {
         let mut numbers = line.split_whitespace().map(str::parse);
@@ -181,9 +167,6 @@ fn family_from_ps() -> Result<Vec<(u32, u32)>> {
 fn is_alive(process: u32) -> bool {
     match stat_of(process) {
         Some((state, _)) => state != 'Z',
-        None => {
-            !Path::new("/proc/self").exists()
-                && rustix::process::test_kill_process(pid_of(process)).is_ok()
-        }
+        None => !Path::new("/proc/self").exists() && rustix::process::test_kill_process(pid_of(process)).is_ok(),
     }
 }

@@ -17,11 +17,7 @@ fn main() {
     let mut api = Api::connect();
     match env::var("ECHO_INIT").as_deref() {
         Ok("error") => {
-            api.call(
-                "POST",
-                "/init/error",
-                r#"{"errorType":"Echo.Init","errorMessage":"told to"}"#,
-            );
+            api.call("POST", "/init/error", r#"{"errorType":"Echo.Init","errorMessage":"told to"}"#);
             std::process::exit(1);
         }
         Ok("exit") => std::process::exit(3),
@@ -31,8 +27,7 @@ fn main() {
     if env::var("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Ok("snap-start") {
         assert_eq!(api.call("GET", "/restore/next", "").status, 200);
     }
-    let pollers: usize =
-        env::var("AWS_LAMBDA_MAX_CONCURRENCY").map_or(1, |count| count.parse().unwrap());
+    let pollers: usize = env::var("AWS_LAMBDA_MAX_CONCURRENCY").map_or(1, |count| count.parse().unwrap());
     let meeting = Arc::new(Barrier::new(2));
     let others: Vec<_> = (1..pollers)
         .map(|_| {
@@ -61,10 +56,7 @@ fn act(api: &mut Api, next: &Reply, meeting: &Barrier) -> (&'static str, String)
     }
     match event["do"].as_str().unwrap_or_default() {
         "error" => {
-            return (
-                "error",
-                json!({"errorType": "Echo", "errorMessage": "told to"}).to_string(),
-            );
+            return ("error", json!({"errorType": "Echo", "errorMessage": "told to"}).to_string());
         }
         "exit" => std::process::exit(7),
         "hang" => park(),
@@ -74,9 +66,7 @@ fn act(api: &mut Api, next: &Reply, meeting: &Barrier) -> (&'static str, String)
             eprintln!("said to stderr");
         }
         "answer a stranger" => {
-            let status = api
-                .call("POST", "/invocation/no-such-id/response", "null")
-                .status;
+            let status = api.call("POST", "/invocation/no-such-id/response", "null").status;
             return ("response", json!({"status": status}).to_string());
         }
         "tell" => return ("response", tell(next)),
@@ -87,17 +77,13 @@ fn act(api: &mut Api, next: &Reply, meeting: &Barrier) -> (&'static str, String)
 
 fn hand_back_the_bad(records: &[Value]) -> String {
     let bad = records.iter().filter(|record| record["body"] == "bad");
-    let failures: Vec<_> = bad
-        .map(|record| json!({"itemIdentifier": record["messageId"]}))
-        .collect();
+    let failures: Vec<_> = bad.map(|record| json!({"itemIdentifier": record["messageId"]})).collect();
     json!({"batchItemFailures": failures}).to_string()
 }
 
 /// All that the platform told us.
 fn tell(next: &Reply) -> String {
-    let env: serde_json::Map<String, Value> = env::vars()
-        .map(|(name, value)| (name, value.into()))
-        .collect();
+    let env: serde_json::Map<String, Value> = env::vars().map(|(name, value)| (name, value.into())).collect();
     json!({
         "pid": std::process::id(),
         "env": env,
@@ -129,10 +115,7 @@ struct Reply {
 
 impl Reply {
     fn header(&self, name: &str) -> &str {
-        let found = self
-            .headers
-            .iter()
-            .find(|(header, _)| header.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         &found.unwrap_or_else(|| panic!("no header {name}")).1
     }
 }
@@ -142,36 +125,20 @@ impl Api {
         let address = env::var("AWS_LAMBDA_RUNTIME_API").expect("AWS_LAMBDA_RUNTIME_API is set");
         let stream = TcpStream::connect(address).expect("the Runtime API listens");
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self { stream: BufReader::new(stream) }
     }
 
     fn call(&mut self, method: &str, path: &str, body: &str) -> Reply {
         let length = body.len();
-        let request = format!(
-            "{method} {API}{path} HTTP/1.1\r\nhost: runtime\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        self.stream
-            .get_mut()
-            .write_all(request.as_bytes())
-            .expect("the Runtime API is there");
-        let status = self
-            .line()
-            .split(' ')
-            .nth(1)
-            .expect("a status")
-            .parse()
-            .unwrap();
+        let request =
+            format!("{method} {API}{path} HTTP/1.1\r\nhost: runtime\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.stream.get_mut().write_all(request.as_bytes()).expect("the Runtime API is there");
+        let status = self.line().split(' ').nth(1).expect("a status").parse().unwrap();
         let mut headers = Vec::new();
         while let Some((name, value)) = self.line().split_once(": ") {
             headers.push((name.to_owned(), value.to_owned()));
         }
-        let mut reply = Reply {
-            status,
-            headers,
-            body: String::new(),
-        };
+        let mut reply = Reply { status, headers, body: String::new() };
         let mut body = vec![0; reply.header("content-length").parse().unwrap()];
         self.stream.read_exact(&mut body).unwrap();
         reply.body = String::from_utf8(body).unwrap();
@@ -180,11 +147,7 @@ impl Api {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        assert_ne!(
-            self.stream.read_line(&mut line).unwrap(),
-            0,
-            "the Runtime API is gone"
-        );
+        assert_ne!(self.stream.read_line(&mut line).unwrap(), 0, "the Runtime API is gone");
         line.trim_end().to_owned()
     }
 }

@@ -22,11 +22,7 @@ fn main() -> Result<()> {
 
 fn hold_postgres() -> Result<()> {
     let postgres = TempPostgres::start()?;
-    println!(
-        "{} {}",
-        postgres.pid().unwrap_or_default(),
-        postgres.dir().display()
-    );
+    println!("{} {}", postgres.pid().unwrap_or_default(), postgres.dir().display());
     stdout().flush()?;
     loop {
         std::thread::park();
@@ -35,11 +31,7 @@ fn hold_postgres() -> Result<()> {
 
 fn keep_postgres() -> Result<()> {
     let postgres = TempPostgres::start()?;
-    println!(
-        "{} {}",
-        postgres.pid().unwrap_or_default(),
-        postgres.dir().display()
-    );
+    println!("{} {}", postgres.pid().unwrap_or_default(), postgres.dir().display());
     let kept = postgres.keep()?;
     println!("{}\n{}", kept.psql("postgres"), kept.stop_command());
     Ok(())
