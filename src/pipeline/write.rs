@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
 use tracing::debug;
 
@@ -284,11 +284,6 @@ impl Verdict {
     fn of(error: &tokio_postgres::Error, deadline: Deadline) -> Self {
         let Some(db) = error.as_db_error() else { return Verdict::Broken };
         let sqlstate = db.code().code().to_owned();
-        let refusal = |db: &tokio_postgres::error::DbError| Refusal {
-            sqlstate: db.code().code().to_owned(),
-            column: db.column().map(str::to_owned),
-            constraint: db.constraint().map(str::to_owned),
-        };
         match (&sqlstate[..2], db.code()) {
             (_, &SqlState::QUERY_CANCELED) if Instant::now() + CLOCK_STEP >= deadline.statement_end() => {
                 Verdict::TimeIsUp
@@ -296,11 +291,8 @@ impl Verdict {
             (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
             ("08", _) | (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN) => Verdict::Broken,
             // 54: a row too large for an index or a page; 44: a view's check option.
-            ("22" | "23" | "44" | "54", _) => Verdict::Row(refusal(db)),
-            // Raised by a trigger or a function of the table's owner: its names may be anything.
-            ("P0" | "38" | "39" | "2F" | "09" | "27", _) => {
-                Verdict::Row(Refusal { sqlstate, column: None, constraint: None })
-            }
+            // P0, 38, 39 and so on: raised by a trigger or a function of the table's owner.
+            ("22" | "23" | "44" | "54" | "P0" | "38" | "39" | "2F" | "09" | "27", _) => Verdict::Row(refusal(db)),
             ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "28" | "21" | "26" | "34", _) => {
                 Verdict::Fatal(WriteError::Deployment { sqlstate })
             }
@@ -311,6 +303,14 @@ impl Verdict {
     fn needs_another_connection(&self) -> bool {
         matches!(self, Verdict::Broken | Verdict::Fatal(WriteError::Unavailable { .. }))
     }
+}
+
+/// The routine of PostgreSQL in which PL/pgSQL's `raise` ends. What it names as column and constraint may be anything.
+const RAISE: &str = "exec_stmt_raise";
+
+fn refusal(db: &DbError) -> Refusal {
+    let name = |name: Option<&str>| name.filter(|_| db.routine() != Some(RAISE)).map(str::to_owned);
+    Refusal { sqlstate: db.code().code().to_owned(), column: name(db.column()), constraint: name(db.constraint()) }
 }
 
 /// `insert into "t" ("a", "b") select "c0", "c1" from unnest($1, $2) …`, idempotent by the contract's way.

@@ -41,6 +41,7 @@ fn failing_bodies() -> Vec<String> {
         // Only Postgres refuses these.
         planted(&[("locale", json!(format!("{PLANT}checked")))]),
         planted(&[("locale", json!(format!("{PLANT}raised")))]),
+        planted(&[("locale", json!(format!("{PLANT}posing")))]),
         planted(&[("locale", json!(format!("{PLANT}cast")))]),
         planted(&[("locale", json!(format!("{PLANT}unique")))]),
     ];
@@ -61,6 +62,9 @@ const REFUSALS: &str = "
         if new.locale ~ 'raised$' then
             raise exception 'an exception of %', new using detail = new.user_id, hint = new.locale, column = new.locale,
                 constraint = new.user_id, table = new.device_type;
+        end if;
+        if new.locale ~ 'posing$' then
+            raise check_violation using message = new.user_id, column = new.locale, constraint = new.user_id;
         end if;
         if new.locale ~ 'cast$' then perform new.user_id::integer; end if;
         return new;
@@ -101,7 +105,7 @@ fn a_failing_message_tells_nothing_of_itself() {
     let lines = log_lines(&stage.function, "message handed back", bodies.len());
     let refused: Vec<&str> =
         lines.iter().filter(|l| l["reason"] == "refused").map(|l| l["detail"].as_str().unwrap()).collect();
-    assert_eq!(refused.len(), 4, "{refused:?}");
+    assert_eq!(refused.len(), 5, "{refused:?}");
     for sqlstate in ["23514", "P0001", "22P02", "23505"] {
         assert!(refused.iter().any(|detail| detail.contains(sqlstate)), "no {sqlstate} in {refused:?}");
     }
