@@ -1,0 +1,60 @@
+# For GNU make 3.81 (macOS) and later. Logic lives in scripts/; this file only names it.
+
+CARGO ?= cargo
+PYTHON ?= python3
+SAM_CLI := 1.170.0
+CFN_LINT := 1.58.0
+CARGO_LAMBDA := 1.9.2
+
+# Debian puts pgbouncer into /usr/sbin, which is not on everyone's PATH.
+export PATH := $(PATH):/usr/sbin
+export SAM_CLI_TELEMETRY := 0
+
+SAM_VENV := .tools/sam-$(SAM_CLI)-cfn-lint-$(CFN_LINT)
+LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint size validate-template tools clean
+
+help: ## List these targets
+	@echo 'usage: make TARGET [ARGS="..."]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+
+demo: ## Run a thousand messages through the function into a real PostgreSQL, ARGS="--keep" keeps it up
+	@scripts/get-postgres
+	$(CARGO) build --release -p sqs-etl --bin ingest
+	$(CARGO) run --release -p sqs-etl-cli -- demo $(ARGS)
+
+test: ## Run all tests against servers that they start themselves, ARGS="..." goes to cargo test
+	@scripts/get-postgres
+	@scripts/get-pgbouncer
+	$(CARGO) test --workspace $(ARGS)
+
+lint: ## Check format, clippy (warnings are errors) and that README's commands exist
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/check-readme --self-test
+	scripts/check-readme
+
+size: ## Print the function's size and the time from its start to its first request for work
+	$(CARGO) build --release -p sqs-etl --bin ingest
+	@scripts/binary-size ingest
+	$(CARGO) run --release -p sqs-etl-cli -- start-time $(ARGS)
+
+validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint and our own rules
+	AWS_DEFAULT_REGION=us-east-1 $(SAM_VENV)/bin/sam validate --lint --template-file template.yaml
+	$(SAM_VENV)/bin/cfn-lint --include-checks I -- template.yaml
+	$(SAM_VENV)/bin/python scripts/check-template --self-test
+	$(SAM_VENV)/bin/python scripts/check-template
+
+tools: $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Get sam and cargo lambda into .tools, and print how to put them on PATH
+	@echo 'export PATH="$(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin:$$PATH"'
+
+clean: ## Remove what was built and fetched
+	rm -rf target .aws-sam .tools
+
+$(SAM_VENV)/ready:
+	@scripts/get-python-tools $(PYTHON) $(@D) aws-sam-cli==$(SAM_CLI) cfn-lint==$(CFN_LINT)
+
+$(LAMBDA_VENV)/ready:
+	@scripts/get-python-tools $(PYTHON) $(@D) cargo-lambda==$(CARGO_LAMBDA)
