@@ -6,6 +6,7 @@
 mod binaries;
 mod certificates;
 mod cluster;
+mod pooler;
 mod server;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::tether::Tether;
 
 use certificates::Certificates;
 use cluster::{Cluster, Settings};
+pub use pooler::Pooler;
 use server::{Server, StartError};
 
 /// The superuser of every temporary cluster.

@@ -7,4 +7,5 @@ mod harness;
 mod large;
 mod leak;
 mod outage;
+mod pooler;
 mod properties;

@@ -79,7 +79,12 @@ impl Cluster {
     /// A Postgres program, run as the right account and without our environment: a `PGDATA` or
     /// `PGOPTIONS` of the caller must not leak in.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        self.program(&self.bin.join(program))
+    }
+
+    /// Any program, run in the same way.
+    pub(super) fn program(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.current_dir("/").env_clear().env("LC_ALL", "C").env("TZ", "UTC");
         command.env("PATH", env::var_os("PATH").unwrap_or_default());
         if let Some(account) = self.account {
@@ -134,7 +139,7 @@ impl Cluster {
         file.write_all(conf.as_bytes()).context("write postgresql.conf")
     }
 
-    fn write_private(&self, path: &Path, text: &str) -> Result<()> {
+    pub(super) fn write_private(&self, path: &Path, text: &str) -> Result<()> {
         let mut file = fs::OpenOptions::new()
             .create_new(true)
             .write(true)
