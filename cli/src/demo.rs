@@ -27,7 +27,7 @@ use delivery::Delivery;
 use facts::Facts;
 use plan::Plan;
 
-/// Watch login messages become masked rows: a queue, the real function and a real Postgres on this machine
+/// Watch login messages become masked rows in a real Postgres, and the bad ones handed back
 ///
 /// Starts a temporary Postgres, puts the function's own binary behind a queue with a dead-letter queue (three deliveries),
 /// sends messages, delivers until the queue is empty, and shows on one screen what became of them. The queue's clock

@@ -4,12 +4,13 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
 use crate::interrupt::Interrupt;
@@ -124,6 +125,8 @@ fn build(cargo: &OsString, profile: &Profile, interrupt: &Interrupt) -> Result<P
         .args(profile.arguments())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // So that its compilers end with it.
+        .process_group(0)
         .spawn()
         .with_context(|| format!("run {} build", cargo.display()))?;
     let messages = read_or_stop(&mut child, interrupt).context("listen to cargo")?;
@@ -148,7 +151,7 @@ struct Artifact {
     executable: Option<PathBuf>,
 }
 
-/// SIGTERM reaches us alone, and a build may take minutes: pass it on.
+/// Ctrl-C does not reach another process group, SIGTERM only us, and a build may take minutes: pass it on.
 fn read_or_stop(child: &mut Child, interrupt: &Interrupt) -> Result<String> {
     let mut stdout = child.stdout.take().context("cargo has no stdout")?;
     let reader = thread::spawn(move || {
@@ -159,7 +162,7 @@ fn read_or_stop(child: &mut Child, interrupt: &Interrupt) -> Result<String> {
     while !reader.is_finished() {
         if let (true, Some(cargo)) = (interrupt.is_raised(), cargo) {
             // It may be ending by itself this moment.
-            let _ = kill_process(cargo, Signal::TERM);
+            let _ = kill_process_group(cargo, Signal::TERM);
         }
         thread::park_timeout(std::time::Duration::from_millis(20));
     }

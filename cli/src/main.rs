@@ -27,7 +27,7 @@ Exit codes:
 
 /// Try out and measure the sqs-etl Lambda function, on this machine and without AWS
 #[derive(Parser)]
-#[command(name = "sqs-etl", version, after_help = EXIT_CODES)]
+#[command(name = "sqs-etl", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

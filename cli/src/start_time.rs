@@ -27,10 +27,12 @@ const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5);
 const DB_SECRET: &str = "sqs-etl-db";
 const MASKING_SECRET: &str = "sqs-etl-masking";
 
-/// Measure the release binary: its size, and the time from spawn to the first `next` and to the first rows
+/// Measure the function's release binary: its size, and how fast it starts
 ///
-/// Starts the function's binary again and again behind the Lambda Runtime API, in front of a temporary Postgres: once
-/// with key and password in the environment, once with both in an imitation of Secrets Manager on this machine.
+/// A start lasts from spawning the process to its first `next`, which is when Lambda hands over an event, and on to
+/// the first ten messages stored. The binary is started again and again behind the Lambda Runtime API, in front of a
+/// temporary Postgres: with key and password in the environment, then with both in an imitation of Secrets Manager on
+/// this machine.
 #[derive(Args)]
 pub struct Options {
     /// How often to start it, for each of the two

@@ -68,7 +68,7 @@ fn made_up_logins_are_stored_or_handed_back_and_none_is_lost() {
     assert_line(&screen, &["+", "24", "handed back"]);
     assert_line(&screen, &["spelled in", "ways: 1 pseudonym in"]);
     for reason in ["not_json", "unknown_field", "missing", "wrong_type", "too_long", "nul"] {
-        assert_line(&screen, &["message", reason]);
+        assert_line(&screen, &["no. ", reason]);
     }
     assert_line(&screen, &["malformed", "app_version"]);
     assert_line(&screen, &["malformed", "ip"]);

@@ -32,7 +32,7 @@ fn check(signal: Signal, step: &str) {
 /// Enough messages that it does not end by itself meanwhile.
 fn start(temporary: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_sqs-etl"))
-        .args(["demo", "--count", "100000"])
+        .args(["demo", "--count", "5000"])
         .env("TMPDIR", temporary)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

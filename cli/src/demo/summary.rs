@@ -191,32 +191,33 @@ fn visitor_line(visitor: &Visitor, paint: Paint) -> String {
 }
 
 fn failures(facts: &Facts, plan: &Plan, screen: &Screen) -> Section {
-    let passes = facts.passes.len();
-    let shown = facts.failures.iter().take(KINDS);
-    let mut lines: Vec<_> = shown.map(|kind| failure(kind, passes, plan, screen.paint)).collect();
-    if let Some(more) = facts.failures.len().checked_sub(KINDS).filter(|more| *more > 0) {
-        lines.push(format!("and {}", counted(more, "more kind")));
+    let shown = &facts.failures[..facts.failures.len().min(KINDS)];
+    let places: Vec<_> = shown.iter().map(|kind| place(kind, plan)).collect();
+    let width = places.iter().map(String::len).max().unwrap_or(0);
+    let lines = shown.iter().zip(&places).map(|(kind, place)| {
+        let reason = screen.paint.yellow(&format!("{:<13}", kind.reason));
+        format!("{place:<width$}  {reason}  {}{}", kind.detail, otherwise(kind, facts.passes.len()))
+    });
+    let mut lines: Vec<_> = lines.collect();
+    if facts.failures.len() > KINDS {
+        lines.push(format!("and {}", counted(facts.failures.len() - KINDS, "more kind")));
     }
     let title = format!("Handed back at each of {MAX_RECEIVES} deliveries, then moved to the dead-letter queue");
     Section::new(title, lines)
 }
 
-fn failure(failures: &Failures, passes: usize, plan: &Plan, paint: Paint) -> String {
-    let word = match plan.origin {
-        Origin::Invented => "message",
-        Origin::File { .. } => "line",
-    };
-    let place = match failures.places.as_slice() {
-        [place] => format!("{word} {place}"),
-        places => counted(places.len(), "message"),
-    };
-    let reason = format!("{:<13}", failures.reason);
-    let expected = failures.places.len() * passes * MAX_RECEIVES as usize;
-    let otherwise = match failures.times == expected {
-        true => String::new(),
-        false => format!(" (handed back {})", times(failures.times)),
-    };
-    format!("{place:<12} {}  {}{otherwise}", paint.yellow(&reason), failures.detail)
+fn place(failures: &Failures, plan: &Plan) -> String {
+    match (failures.places.as_slice(), &plan.origin) {
+        ([place], Origin::Invented) => format!("no. {place}"),
+        ([place], Origin::File { .. }) => format!("line {place}"),
+        (places, _) => counted(places.len(), "message"),
+    }
+}
+
+/// How often, for those of whom the title is not true.
+fn otherwise(failures: &Failures, passes: usize) -> String {
+    let as_titled = failures.places.len() * passes * MAX_RECEIVES as usize;
+    if failures.times == as_titled { String::new() } else { format!(" (handed back {})", times(failures.times)) }
 }
 
 fn speed(facts: &Facts, screen: &Screen) -> Section {
@@ -233,11 +234,8 @@ fn speed(facts: &Facts, screen: &Screen) -> Section {
     let invocations = counted(facts.speed.invocations.len(), "invocation");
     let size = number(facts.deliveries.batch_size);
     let lines = vec![
-        format!(
-            "{:>9}  rows a second{build}, in batches of {size}, one at a time: function and Postgres",
-            number(rate)
-        ),
-        format!("{:>9}  on this machine; {invocations} in {} ms, the median {middle} ms", "", milliseconds(took)),
+        format!("{:>9}  rows a second{build}, {size} in a batch: function and Postgres on this machine;", number(rate)),
+        format!("{:>9}  {invocations} in {} ms, one at a time, the median {middle} ms", "", milliseconds(took)),
     ];
     Section::new("Speed", lines)
 }
