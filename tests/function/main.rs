@@ -7,5 +7,6 @@ mod harness;
 mod large;
 mod leak;
 mod outage;
+mod platform;
 mod pooler;
 mod properties;
