@@ -28,6 +28,7 @@ use rustls::{
 use tokio::{task::AbortHandle, time::timeout};
 use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket, config::Host, error::SqlState, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
 
 use crate::config::SslMode;
 
@@ -174,13 +175,16 @@ impl Database {
     }
 
     /// Closes a connection instead of giving it back: one whose statement was given up midway, or that failed.
-    pub fn discard(&self, connection: PooledConnection) {
+    pub fn discard(connection: PooledConnection) {
         drop(PooledConnection::take(connection));
     }
 
-    /// Asks the server to stop what the connection of this token is doing. The server does not say whether it did.
-    pub async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
-        self.pool.manager().cancel(token).await
+    /// Asks the server to stop what the connection of this token is doing. Whether it does, it does not say; so a
+    /// failure to ask is no more than noted.
+    pub async fn cancel(&self, token: CancelToken) {
+        if let Err(error) = self.pool.manager().cancel(token).await {
+            debug!(%error, "statement could not be cancelled");
+        }
     }
 
     /// With every connection made, the time went by waiting for one; else it went by making one.
@@ -326,20 +330,25 @@ impl Connector {
                 Tls::VerifyFull(tls) => drive(&config, tls.clone()).await,
             }
         };
-        match timeout(self.connect_timeout, attempt).await {
-            Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
-            Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
-        }
+        self.bounded(target, attempt).await
     }
 
     async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
-        let target = self.last_target();
         let attempt = async {
             match &self.tls {
                 Tls::Disable => token.cancel_query(NoTls).await,
                 Tls::VerifyFull(tls) => token.cancel_query(tls.clone()).await,
             }
         };
+        self.bounded(self.last_target(), attempt).await
+    }
+
+    /// tokio-postgres has a limit of its own, but for the first step of an attempt only.
+    async fn bounded<T>(
+        &self,
+        target: Target,
+        attempt: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, ConnectError> {
         match timeout(self.connect_timeout, attempt).await {
             Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
             Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
