@@ -469,7 +469,7 @@ impl From<&rustls::Error> for TlsFailure {
 fn meaning(state: &SqlState) -> &'static str {
     match state.code() {
         "28P01" => "wrong user name or password",
-        "28000" => "this user may not log in from here in this way",
+        "28000" => "this user may not log in from here, or not with this use of TLS",
         "3D000" => "no such database",
         "42501" => "this user may not use that database",
         "53300" => "no connections left",
