@@ -217,23 +217,23 @@ impl Tls {
 }
 
 impl ConnectError {
-    /// Might the same attempt succeed a little later?
+    /// Might the same attempt succeed a little later? Not so where no login could be had: that was tried repeatedly.
     pub fn is_transient(&self) -> bool {
         match self {
             ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::Busy { .. } => true,
-            ConnectError::Refused { state, .. } => matches!(&state.code()[..2], "08" | "53" | "57"),
+            ConnectError::Refused { .. } => self.is_overload() || self.is_of_class("08"),
             ConnectError::Credentials(_) | ConnectError::Tls { .. } | ConnectError::Protocol { .. } => false,
         }
     }
 
     /// Has the server no room, or is it starting up or shutting down? Then trying harder makes it worse.
     pub fn is_overload(&self) -> bool {
-        self.sqlstate().is_some_and(|state| matches!(&state[..2], "53" | "57"))
+        self.is_of_class("53") || self.is_of_class("57")
     }
 
     /// Did the server refuse the user name or the password?
     pub fn is_login_refused(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("28"))
+        self.is_of_class("28")
     }
 
     /// The server's answer, where there was one.
@@ -242,6 +242,10 @@ impl ConnectError {
             ConnectError::Refused { state, .. } => Some(state.code()),
             _ => None,
         }
+    }
+
+    fn is_of_class(&self, class: &str) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with(class))
     }
 }
 

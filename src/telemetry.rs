@@ -61,6 +61,7 @@ pub fn init(config: &Config, metric_units: &[(&'static str, metrics::Unit)]) -> 
         .with_dimension("FunctionName", config.function_name.clone())
         .init()
         .expect("metrics are set up once, with a namespace");
+    // A unit goes by its metric's name; counter, gauge or histogram makes no difference here.
     for (name, unit) in metric_units {
         metrics::describe_counter!(*name, *unit, "");
     }
