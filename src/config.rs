@@ -122,6 +122,11 @@ impl Config {
     }
 }
 
+/// Whether Lambda, or something that plays it, started this process.
+pub fn is_on_lambda() -> bool {
+    std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some()
+}
+
 impl ConfigError {
     /// One sentence a fault, each beginning with the setting's name.
     pub fn problems(&self) -> &[String] {

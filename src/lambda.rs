@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent};
+use lambda_runtime_api_client::Client;
+use lambda_runtime_api_client::body::Body;
 use metrics::{Unit, counter, histogram};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -119,6 +121,23 @@ impl Runner {
         Ok(response(&batch, &outcome))
     }
 }
+
+/// Tells Lambda why the function cannot start, so that whoever invokes it is told as well.
+///
+/// # Errors
+/// If the Runtime API does not answer; then the log has to do.
+pub async fn report_init_error(fault: &str) -> Result<(), lambda_runtime::Error> {
+    let text = serde_json::json!({ "errorType": INIT_ERROR, "errorMessage": fault, "stackTrace": [] }).to_string();
+    let request = lambda_runtime_api_client::build_request()
+        .method("POST")
+        .uri("/2018-06-01/runtime/init/error")
+        .header("lambda-runtime-function-error-type", INIT_ERROR)
+        .body(Body::from(text))?;
+    Client::builder().build()?.call(request).await?;
+    Ok(())
+}
+
+const INIT_ERROR: &str = "Function.InitError";
 
 /// What is left of the invocation, whose end Lambda gives in milliseconds since 1970.
 fn time_left(deadline_unix_millis: u64) -> Duration {

@@ -19,7 +19,16 @@ use super::value::{Type, Value};
 
 /// Rows that may be stored: one array a column, in the contract's order.
 ///
-/// **Invariant (Seal):** only [`Masker::mask`] makes one, and `write` takes nothing else. This does not compile:
+/// **Invariant (Seal):** only [`Masker::mask`] makes one, and `write` takes nothing else. Anyone may look at one:
+///
+/// ```
+/// use sqs_etl::pipeline::mask::Masked;
+/// fn count(rows: &Masked) -> usize {
+///     rows.len()
+/// }
+/// ```
+///
+/// but this does not compile:
 ///
 /// ```compile_fail,E0451
 /// use sqs_etl::pipeline::mask::Masked;

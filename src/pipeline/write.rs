@@ -211,12 +211,12 @@ impl Writer {
             Ok(Err(error)) => {
                 let verdict = Verdict::of(&error, deadline);
                 if verdict.needs_another_connection() {
-                    self.database.discard(client);
+                    Database::discard(client);
                 }
                 Err(verdict)
             }
             Err(_) => {
-                self.database.discard(client);
+                Database::discard(client);
                 // Should the request be lost, Postgres still has its own time-out.
                 let _ = timeout_at(deadline.answer_end(), self.database.cancel(cancel)).await;
                 Err(Verdict::TimeIsUp)
