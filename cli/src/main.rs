@@ -1,1 +1,71 @@
-fn main() {}
+//! `sqs-etl`, the operator's tool: reads the command line and hands over to one command.
+
+mod demo;
+mod ingest;
+mod interrupt;
+mod scene;
+mod start_time;
+mod terminal;
+mod words;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use interrupt::Interrupt;
+
+/// The exit code of a run that Ctrl-C or SIGTERM ended, as shells have it for Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  all went well
+    1  something failed; the last line on stderr says what
+    2  the command line was wrong
+  130  Ctrl-C or SIGTERM; nothing is left behind";
+
+/// Try out and measure the sqs-etl Lambda function, on this machine and without AWS
+#[derive(Parser)]
+#[command(name = "sqs-etl", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Options),
+    StartTime(start_time::Options),
+}
+
+/// Where the function's binary is.
+#[derive(clap::Args)]
+struct IngestOption {
+    /// The function's binary; by default built by cargo if we run under it, else the one beside this program
+    #[arg(long, value_name = "PATH")]
+    ingest: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let interrupt = Interrupt::default();
+    let result = match arguments.command {
+        Command::Demo(options) => demo::run(&options, &interrupt),
+        Command::StartTime(options) => start_time::run(&options, &interrupt),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whatever failed then failed because of it: the terminal's Ctrl-C reaches our children too.
+        Err(_) if interrupt.is_raised() => {
+            eprintln!("sqs-etl: interrupted; nothing is left behind");
+            INTERRUPTED.into()
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("sqs-etl: {error:#}");
+    ExitCode::FAILURE
+}
