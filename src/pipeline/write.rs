@@ -187,7 +187,7 @@ impl Writer {
                     debug!(sqlstate, "postgres asks to try again");
                     let wait = jittered(pause);
                     if Instant::now() + wait >= deadline.statement_end() {
-                        return Ok(Stored::GaveUp(gave_up_because_of(sqlstate)));
+                        return Ok(Stored::GaveUp(Reason::Busy { sqlstate }));
                     }
                     sleep(wait).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -251,10 +251,6 @@ impl Writer {
         ended?;
         Ok(usize::try_from(committed).expect("as many rows as were sent"))
     }
-}
-
-fn gave_up_because_of(sqlstate: String) -> Reason {
-    Reason::Busy { sqlstate }
 }
 
 fn jittered(pause: Duration) -> Duration {
