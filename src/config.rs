@@ -105,7 +105,7 @@ impl Config {
         let mut settings = Settings { lookup: &lookup, problems: Vec::new() };
         let database = settings.database();
         let masking = settings.masking();
-        let deadline_reserve = settings.milliseconds("DEADLINE_RESERVE_MS", 1_000, 0..=60_000);
+        let deadline_reserve = settings.milliseconds("DEADLINE_RESERVE_MS", 1_000, 100..=60_000);
         let metrics_namespace = settings.metrics_namespace();
         match (database, masking) {
             (Some(database), Some(masking)) if settings.problems.is_empty() => Ok(Config {

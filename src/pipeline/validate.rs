@@ -186,6 +186,8 @@ fn check(column: &Column, value: &Value<'_>, label: impl Fn() -> FieldName) -> R
         return Err(Reason::Missing { field: label() });
     }
     let rules = &column.rules;
+    // Lengths before the pattern, whose time grows with the text.
+    within(&rules.limits, value, &label)?;
     if let Value::Text(text) = value {
         if !rules.one_of.is_empty() && !rules.one_of.iter().any(|one| one == text) {
             return Err(Reason::NotOneOf { field: label() });
@@ -194,7 +196,7 @@ fn check(column: &Column, value: &Value<'_>, label: impl Fn() -> FieldName) -> R
             return Err(Reason::NoMatch { field: label() });
         }
     }
-    within(&rules.limits, value, label)
+    Ok(())
 }
 
 fn within(limits: &Limits, value: &Value<'_>, label: impl Fn() -> FieldName) -> Result<(), Reason> {

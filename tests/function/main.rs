@@ -4,6 +4,7 @@ mod credentials;
 mod deadline;
 mod events;
 mod harness;
+mod isolation;
 mod large;
 mod leak;
 mod outage;
