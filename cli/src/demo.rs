@@ -132,7 +132,7 @@ fn sending(plan: &Plan, pass: u16) -> String {
     let messages = counted(plan.messages.len(), "message");
     match (pass, plan.duplicates().len()) {
         (1, 0) => messages,
-        (1, duplicates) => format!("{messages}, {duplicates} of them twice, each with its id"),
+        (1, duplicates) => format!("{messages}, {duplicates} of them twice with the same id"),
         _ => format!("the same {messages} again, with the same ids"),
     }
 }

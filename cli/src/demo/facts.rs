@@ -15,7 +15,7 @@ use super::plan::{Plan, Planned};
 pub const COLUMNS: [&str; 7] =
     ["user_id", "device_type", "masked_ip", "masked_device_id", "locale", "app_version", "create_date"];
 const FIRST_ROWS: usize = 5;
-const VISITORS: usize = 3;
+const VISITORS: usize = 2;
 
 /// All that the screen tells.
 #[derive(Debug, Default)]

@@ -18,9 +18,9 @@ const DUPLICATES: usize = 5;
 
 const DEVICE_TYPES: [Option<&str>; 5] = [Some("android"), Some("android"), Some("ios"), Some("ios"), None];
 const LOCALES: [Option<&str>; 8] =
-    [Some("DE"), Some("BR"), Some("ID"), Some("PL"), Some("en-GB"), Some("zh-Hant-TW"), None, None];
+    [None, Some("DE"), Some("BR"), None, Some("ID"), Some("PL"), Some("en-GB"), Some("zh-Hant-TW")];
 const VERSIONS: [Option<&str>; 7] =
-    [Some("2.3.0"), Some("2.3.1"), Some("2.10.0"), Some("6.02"), Some("1.0"), Some("11.4.27"), None];
+    [Some("2.3.0"), Some("6.02"), Some("2.10.0"), Some("2.3.1"), Some("1.0"), Some("11.4.27"), None];
 
 /// One way in which a message is bad.
 type Spoil = fn(&mut Value);

@@ -35,7 +35,6 @@ pub fn write(facts: &Facts, plan: &Plan, screen: &Screen) -> String {
         sums(facts, plan, screen),
         deliveries(facts, plan),
         table(facts, screen),
-        visitors(facts, screen),
         failures(facts, plan, screen),
         speed(facts, screen),
         next(screen),
@@ -138,6 +137,7 @@ fn table(facts: &Facts, screen: &Screen) -> Section {
     if !nulls.is_empty() {
         lines.push(screen.paint.dim(&format!("nulls in all rows: {}", nulls.join(", "))));
     }
+    lines.extend(recognised(facts, screen.paint));
     Section::new(title, lines)
 }
 
@@ -171,27 +171,23 @@ fn aligned(cells: &[&str], widths: &[usize]) -> String {
     cells.join("  ").trim_end().to_owned()
 }
 
-fn visitors(facts: &Facts, screen: &Screen) -> Section {
-    let mut lines: Vec<_> = facts.visitors.iter().map(|visitor| visitor_line(visitor, screen)).collect();
-    if lines.is_empty() && facts.stored > 0 {
+/// What equal pseudonyms tell without telling whose they are.
+fn recognised(facts: &Facts, paint: Paint) -> Vec<String> {
+    let mut lines: Vec<_> = facts.visitors.iter().map(|visitor| visitor_line(visitor, paint)).collect();
+    if lines.is_empty() {
         lines.push(format!("{}, none of them seen twice", counted(facts.devices, "device")));
     }
-    if let Some(spelled) = &facts.spelled {
-        let (ways, rows, pseudonyms) = (spelled.ways, spelled.rows, spelled.pseudonyms);
-        lines.push(format!(
-            "one IP address, spelled in {}: {}, {}",
-            counted(ways, "way"),
-            counted(rows, "row"),
-            counted(pseudonyms, "pseudonym")
-        ));
-    }
-    Section::new("One device, one pseudonym", lines)
+    lines.extend(facts.spelled.as_ref().map(|spelled| {
+        let (ways, rows) = (counted(spelled.ways, "way"), counted(spelled.rows, "row"));
+        format!("one IP address, spelled in {ways}: {} in {rows}", counted(spelled.pseudonyms, "pseudonym"))
+    }));
+    lines
 }
 
-fn visitor_line(visitor: &Visitor, screen: &Screen) -> String {
-    let pseudonym = screen.paint.cyan(&shortened(&visitor.pseudonym, PSEUDONYM));
+fn visitor_line(visitor: &Visitor, paint: Paint) -> String {
+    let pseudonym = paint.cyan(&shortened(&visitor.pseudonym, PSEUDONYM));
     let user = shortened(&visitor.user_id, ID);
-    format!("device {pseudonym} in {}, by user {user}", counted(visitor.logins, "row"))
+    format!("one device, one pseudonym: {pseudonym} in {}, user {user}", counted(visitor.logins, "row"))
 }
 
 fn failures(facts: &Facts, plan: &Plan, screen: &Screen) -> Section {
@@ -237,8 +233,11 @@ fn speed(facts: &Facts, screen: &Screen) -> Section {
     let invocations = counted(facts.speed.invocations.len(), "invocation");
     let size = number(facts.deliveries.batch_size);
     let lines = vec![
-        format!("{:>9}  rows a second{build}: function and Postgres on this machine, one batch of", number(rate)),
-        format!("{:>9}  {size} at a time; {invocations} took {} ms, the median {middle} ms", "", milliseconds(took)),
+        format!(
+            "{:>9}  rows a second{build}, in batches of {size}, one at a time: function and Postgres",
+            number(rate)
+        ),
+        format!("{:>9}  on this machine; {invocations} in {} ms, the median {middle} ms", "", milliseconds(took)),
     ];
     Section::new("Speed", lines)
 }
@@ -258,5 +257,5 @@ fn next(screen: &Screen) -> Section {
         format!("  {command} demo --messages - --deliveries 2"),
         format!("{command} start-time"),
     ];
-    Section::new("Next: keep Postgres to query it; more at a time; a message of your own; the start", lines)
+    Section::new("Next: keep Postgres to look into it; a larger load; a message of your own; start times", lines)
 }
