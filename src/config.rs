@@ -105,20 +105,26 @@ impl Config {
         let mut settings = Settings { lookup: &lookup, problems: Vec::new() };
         let database = settings.database();
         let masking = settings.masking();
-        let rest = (settings.milliseconds("DEADLINE_RESERVE_MS", 1_000, 0..=60_000), settings.metrics_namespace());
+        let deadline_reserve = settings.milliseconds("DEADLINE_RESERVE_MS", 1_000, 100..=60_000);
+        let metrics_namespace = settings.metrics_namespace();
         match (database, masking) {
             (Some(database), Some(masking)) if settings.problems.is_empty() => Ok(Config {
                 contract_path: settings.text("CONTRACT_PATH").map(PathBuf::from),
                 database,
                 masking,
-                deadline_reserve: rest.0,
-                metrics_namespace: rest.1,
+                deadline_reserve,
+                metrics_namespace,
                 function_name: settings.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "ingest".into()),
                 rust_log: settings.text("RUST_LOG"),
             }),
             _ => Err(ConfigError { problems: settings.problems }),
         }
     }
+}
+
+/// Whether Lambda, or something that plays it, started this process.
+pub fn is_on_lambda() -> bool {
+    std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some()
 }
 
 impl ConfigError {
@@ -182,12 +188,13 @@ impl Settings<'_> {
             port: self.number("DB_PORT", 1..=65_535),
             dbname: self.text("DB_NAME"),
         };
-        let (source, tls) = match self.either("DB_SECRET_ARN", "DATABASE_URL")? {
-            Either::First(arn) => (Some(DatabaseSource::Secret { arn }), TlsOptions::default()),
-            Either::Second(url) => {
+        let (source, tls) = match self.either("DB_SECRET_ARN", "DATABASE_URL") {
+            Some(Either::First(arn)) => (Some(DatabaseSource::Secret { arn }), TlsOptions::default()),
+            Some(Either::Second(url)) => {
                 let (url, tls) = split_tls_options(&url);
                 (self.database_url(&url, &fallback), tls)
             }
+            None => (None, TlsOptions::default()),
         };
         let ssl_mode = self.ssl_mode(tls);
         Some(DatabaseConfig { source: source?, fallback, ssl_mode: ssl_mode?, pool_size, connect_timeout })
@@ -409,4 +416,183 @@ fn unquote(value: &str) -> String {
 
 fn count(faults: usize) -> String {
     if faults == 1 { "1 fault".into() } else { format!("{faults} faults") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRETS: &[(&str, &str)] = &[("DB_SECRET_ARN", "arn:db"), ("MASKING_SECRET_ARN", "arn:mask")];
+    const LITERAL: &[(&str, &str)] = &[("DATABASE_URL", "postgresql://u:p@h/d"), ("MASKING_KEY", "k")];
+
+    fn read(basis: &[(&str, &str)], more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let find = |name: &str| more.iter().chain(basis).find(|(key, _)| *key == name);
+        Config::from_lookup(|name| find(name).map(|(_, value)| value.to_string()))
+    }
+
+    /// Each fault must be named, in order, by a text that holds the words given.
+    #[track_caller]
+    fn check_faults(basis: &[(&str, &str)], more: &[(&str, &str)], words: &[&str]) {
+        let error = read(basis, more).expect_err("a fault");
+        assert_eq!(error.problems().len(), words.len(), "{error}");
+        for (problem, words) in error.problems().iter().zip(words) {
+            assert!(problem.contains(words), "{words} is not in: {problem}");
+        }
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+
+    #[track_caller]
+    fn check_url(url: &str, more: &[(&str, &str)], host: &str, dbname: &str, ssl_mode: &SslMode) {
+        let mut settings = vec![("DATABASE_URL", url)];
+        settings.extend(more);
+        let config = read(LITERAL, &settings).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let DatabaseSource::Url(parsed) = &config.database.source else { panic!("not a URL") };
+        assert_eq!(parsed.get_hosts(), [tokio_postgres::config::Host::Tcp(host.into())], "{url}");
+        assert_eq!(parsed.get_dbname(), Some(dbname), "{url}");
+        assert_eq!(parsed.get_password(), Some("hunter2 ?'\\".as_bytes()), "{url}");
+        assert_eq!(&config.database.ssl_mode, ssl_mode, "{url}");
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    }
+
+    #[test]
+    fn two_arns_are_enough() {
+        let config = read(SECRETS, &[]).unwrap();
+        assert!(matches!(&config.database.source, DatabaseSource::Secret { arn } if arn == "arn:db"));
+        assert_eq!(config.database.ssl_mode, SslMode::VerifyFull { roots: None });
+        assert_eq!(config.database.pool_size, 1);
+        assert_eq!(config.database.connect_timeout, Duration::from_secs(5));
+        assert_eq!(config.masking, MaskingSource::Secret { arn: "arn:mask".into() });
+        assert_eq!(config.deadline_reserve, Duration::from_secs(1));
+        assert_eq!(config.metrics_namespace, "sqs-etl");
+        assert_eq!((config.contract_path, config.rust_log), (None, None));
+    }
+
+    #[test]
+    fn everything_missing_or_wrong_is_named_at_once() {
+        check_faults(&[], &[], &["DB_SECRET_ARN or DATABASE_URL", "MASKING_SECRET_ARN or MASKING_KEY"]);
+        let wrong = [
+            ("DB_POOL_SIZE", "0"),
+            ("DB_CONNECT_TIMEOUT_MS", "soon"),
+            ("DB_PORT", "70000"),
+            ("DB_SSLMODE", "on"),
+            ("MASKING_KEY", "hunter2"),
+            ("MASKING_SECRET_ARN", "arn"),
+            ("DEADLINE_RESERVE_MS", "-1"),
+            ("METRICS_NAMESPACE", "AWS/Lambda"),
+        ];
+        check_faults(
+            &[],
+            &wrong,
+            &[
+                "DB_POOL_SIZE must be a number from 1 to 100",
+                "DB_CONNECT_TIMEOUT_MS",
+                "DB_PORT must be a number from 1 to 65535",
+                "DB_SECRET_ARN or DATABASE_URL",
+                "DB_SSLMODE",
+                "MASKING_SECRET_ARN and MASKING_KEY are both set",
+                "DEADLINE_RESERVE_MS",
+                "METRICS_NAMESPACE",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_unset() {
+        let empty = [("DATABASE_URL", ""), ("MASKING_KEY", " "), ("DB_SSLMODE", ""), ("DB_PORT", ""), ("DB_HOST", "")];
+        let config = read(SECRETS, &empty).unwrap();
+        assert_eq!(config.database.fallback, Address::default());
+    }
+
+    #[test]
+    fn modes_that_only_seem_safe_are_refused_with_the_reason() {
+        for (mode, why) in [
+            ("require", "encrypts without checking who answers"),
+            ("verify-ca", "does not check the host name"),
+            ("prefer", "may fall back to plain text"),
+            ("allow", "may fall back to plain text"),
+            ("hunter2", "no such mode; use verify-full"),
+        ] {
+            check_faults(SECRETS, &[("DB_SSLMODE", mode)], &[why]);
+            check_faults(LITERAL, &[("DATABASE_URL", &format!("postgresql://u:p@h/d?sslmode={mode}"))], &[why]);
+        }
+    }
+
+    #[test]
+    fn tls_options_inside_a_connection_string_are_honoured() {
+        let built_in = SslMode::VerifyFull { roots: None };
+        let private = SslMode::VerifyFull { roots: Some("/tmp/a b.pem".into()) };
+        let secret = "hunter2%20%3F'%5C";
+        check_url(&format!("postgres://u:{secret}@h/d"), &[], "h", "d", &built_in);
+        check_url(&format!("postgresql://u:{secret}@h:1/d?sslmode=verify-full"), &[], "h", "d", &built_in);
+        check_url(
+            &format!("postgresql://u:{secret}@h/d?sslmode=disable&connect_timeout=3"),
+            &[],
+            "h",
+            "d",
+            &SslMode::Disable,
+        );
+        check_url(
+            &format!("postgresql://u:{secret}@h/d?connect_timeout=3&sslrootcert=%2Ftmp%2Fa%20b.pem"),
+            &[],
+            "h",
+            "d",
+            &private,
+        );
+        check_url("postgresql://u:hunter2%20?'%5C@h/d?sslmode=disable", &[], "h", "d", &SslMode::Disable);
+        check_url(r"host=h user=u password='hunter2 ?\'\\' dbname=d sslmode=verify-full", &[], "h", "d", &built_in);
+        check_url(r"sslmode = 'disable' password = hunter2\ ?\'\\ dbname=d host=h", &[], "h", "d", &SslMode::Disable);
+        check_url(r"sslrootcert='/tmp/a b.pem' password='hunter2 ?\'\\' host=h dbname=d", &[], "h", "d", &private);
+        check_url(&format!("postgresql://u:{secret}@h/d"), &[("DB_SSLROOTCERT", "/tmp/a b.pem")], "h", "d", &private);
+        check_url(
+            &format!("postgresql://u:{secret}@h/d?sslmode=disable"),
+            &[("DB_SSLMODE", "disable")],
+            "h",
+            "d",
+            &SslMode::Disable,
+        );
+    }
+
+    #[test]
+    fn an_option_inside_a_quoted_value_is_not_an_option() {
+        let (rest, tls) = split_tls_options("host=h password='x sslmode=disable' dbname=d");
+        assert_eq!((rest.trim_end(), tls), ("host=h password='x sslmode=disable' dbname=d", TlsOptions::default()));
+    }
+
+    #[test]
+    fn host_and_name_fill_in_what_a_connection_string_lacks() {
+        let more = [("DB_HOST", "elsewhere"), ("DB_NAME", "logins"), ("DB_SSLMODE", "disable")];
+        check_url("postgresql://u:hunter2%20%3F'%5C@", &more, "elsewhere", "logins", &SslMode::Disable);
+        check_url("postgresql://u:hunter2%20%3F'%5C@h/d", &more, "h", "d", &SslMode::Disable);
+    }
+
+    #[test]
+    fn a_connection_string_that_is_no_use_is_not_quoted() {
+        for (url, words) in [
+            ("user=u password=my hunter2 host=h dbname=d", "cannot be read"),
+            ("hunter2", "cannot be read"),
+            ("postgresql://u:hunter2@h:port/d", "cannot be read"),
+            ("postgresql://u:hunter2@/d", "names no host"),
+            ("postgresql://u:hunter2@h", "names no database"),
+            ("postgresql://u:hunter2@h/d?hunter2=1", "cannot be read"),
+        ] {
+            check_faults(LITERAL, &[("DATABASE_URL", url)], &[words]);
+        }
+        check_faults(
+            LITERAL,
+            &[("DATABASE_URL", "postgresql://u:hunter2@h/d?sslmode=disable"), ("DB_SSLMODE", "verify-full")],
+            &["DB_SSLMODE and sslmode in DATABASE_URL differ"],
+        );
+    }
+
+    #[test]
+    fn the_pool_is_as_large_as_lambda_runs_invocations_at_once() {
+        for (settings, size) in [
+            (&[("AWS_LAMBDA_MAX_CONCURRENCY", "16")][..], 16),
+            (&[("AWS_LAMBDA_MAX_CONCURRENCY", "1600")], 100),
+            (&[("AWS_LAMBDA_MAX_CONCURRENCY", "16"), ("DB_POOL_SIZE", "4")], 4),
+            (&[("AWS_LAMBDA_MAX_CONCURRENCY", "?")], 1),
+        ] {
+            assert_eq!(read(SECRETS, settings).unwrap().database.pool_size, size, "{settings:?}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ use rustls::{
 use tokio::{task::AbortHandle, time::timeout};
 use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket, config::Host, error::SqlState, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
 
 use crate::config::SslMode;
 
@@ -100,7 +101,7 @@ pub enum RootsError {
 pub enum ConnectError {
     /// Nobody can say where the database is or who we are.
     #[error("no login for the database")]
-    Credentials(#[source] Arc<anyhow::Error>),
+    Credentials(#[source] anyhow::Error),
     /// Nothing answers at that address, or it hung up.
     #[error("cannot reach {target}: {reason}")]
     Unreachable { target: Target, reason: String },
@@ -174,13 +175,16 @@ impl Database {
     }
 
     /// Closes a connection instead of giving it back: one whose statement was given up midway, or that failed.
-    pub fn discard(&self, connection: PooledConnection) {
+    pub fn discard(connection: PooledConnection) {
         drop(PooledConnection::take(connection));
     }
 
-    /// Asks the server to stop what the connection of this token is doing. The server does not say whether it did.
-    pub async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
-        self.pool.manager().cancel(token).await
+    /// Asks the server to stop what the connection of this token is doing. Whether it does, it does not say; so a
+    /// failure to ask is no more than noted.
+    pub async fn cancel(&self, token: CancelToken) {
+        if let Err(error) = self.pool.manager().cancel(token).await {
+            debug!(%error, "statement could not be cancelled");
+        }
     }
 
     /// With every connection made, the time went by waiting for one; else it went by making one.
@@ -213,23 +217,23 @@ impl Tls {
 }
 
 impl ConnectError {
-    /// Might the same attempt succeed a little later?
+    /// Might the same attempt succeed a little later? Not so where no login could be had: that was tried repeatedly.
     pub fn is_transient(&self) -> bool {
         match self {
             ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::Busy { .. } => true,
-            ConnectError::Refused { state, .. } => matches!(&state.code()[..2], "08" | "53" | "57"),
+            ConnectError::Refused { .. } => self.is_overload() || self.is_of_class("08"),
             ConnectError::Credentials(_) | ConnectError::Tls { .. } | ConnectError::Protocol { .. } => false,
         }
     }
 
     /// Has the server no room, or is it starting up or shutting down? Then trying harder makes it worse.
     pub fn is_overload(&self) -> bool {
-        self.sqlstate().is_some_and(|state| matches!(&state[..2], "53" | "57"))
+        self.is_of_class("53") || self.is_of_class("57")
     }
 
     /// Did the server refuse the user name or the password?
     pub fn is_login_refused(&self) -> bool {
-        self.sqlstate().is_some_and(|state| state.starts_with("28"))
+        self.is_of_class("28")
     }
 
     /// The server's answer, where there was one.
@@ -238,6 +242,10 @@ impl ConnectError {
             ConnectError::Refused { state, .. } => Some(state.code()),
             _ => None,
         }
+    }
+
+    fn is_of_class(&self, class: &str) -> bool {
+        self.sqlstate().is_some_and(|state| state.starts_with(class))
     }
 }
 
@@ -264,6 +272,12 @@ impl Drop for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connection")
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
     }
 }
 
@@ -313,7 +327,7 @@ impl managed::Manager for Connector {
 
 impl Connector {
     async fn login(&self, freshness: Freshness) -> Result<Config, ConnectError> {
-        (self.credentials)(freshness).await.map_err(|error| ConnectError::Credentials(Arc::new(error)))
+        (self.credentials)(freshness).await.map_err(ConnectError::Credentials)
     }
 
     async fn connect(&self, login: &Config) -> Result<Connection, ConnectError> {
@@ -326,20 +340,25 @@ impl Connector {
                 Tls::VerifyFull(tls) => drive(&config, tls.clone()).await,
             }
         };
-        match timeout(self.connect_timeout, attempt).await {
-            Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
-            Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
-        }
+        self.bounded(target, attempt).await
     }
 
     async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
-        let target = self.last_target();
         let attempt = async {
             match &self.tls {
                 Tls::Disable => token.cancel_query(NoTls).await,
                 Tls::VerifyFull(tls) => token.cancel_query(tls.clone()).await,
             }
         };
+        self.bounded(self.last_target(), attempt).await
+    }
+
+    /// tokio-postgres has a limit of its own, but for the first step of an attempt only.
+    async fn bounded<T>(
+        &self,
+        target: Target,
+        attempt: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, ConnectError> {
         match timeout(self.connect_timeout, attempt).await {
             Ok(result) => result.map_err(|error| ConnectError::new(&error, target)),
             Err(_) => Err(ConnectError::TimedOut { target, after: self.connect_timeout }),
@@ -451,7 +470,7 @@ impl From<&rustls::Error> for TlsFailure {
             CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
                 TlsFailure::AuthorityAsServer
             }
-            other => TlsFailure::Other(other.to_string()),
+            _ => TlsFailure::Other(error.to_string()),
         }
     }
 }
@@ -460,7 +479,7 @@ impl From<&rustls::Error> for TlsFailure {
 fn meaning(state: &SqlState) -> &'static str {
     match state.code() {
         "28P01" => "wrong user name or password",
-        "28000" => "this user may not log in from here in this way",
+        "28000" => "this user may not log in from here, or not with this use of TLS",
         "3D000" => "no such database",
         "42501" => "this user may not use that database",
         "53300" => "no connections left",
@@ -481,4 +500,237 @@ fn trusted(pem: &[u8]) -> Option<RootCertStore> {
         roots.add(certificate.ok()?).ok()?;
     }
     (!roots.is_empty()).then_some(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rustls::pki_types::{ServerName, UnixTime};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(200);
+    const LATE: Duration = Duration::from_secs(10);
+
+    const LOGGED_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+    const NO_TLS: &[u8] = b"N";
+    const SILENCE: &[u8] = b"";
+
+    fn refusal(sqlstate: &str) -> Vec<u8> {
+        let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0Mpassword of user \"593-47-5928\"\0\0");
+        let mut message = vec![b'E'];
+        message.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+        message.extend(fields.as_bytes());
+        message
+    }
+
+    /// The first words of a server: what it answers to what a client says first.
+    struct Server {
+        port: u16,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Server {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let server = Server { port: listener.local_addr().unwrap().port(), connections: Arc::default() };
+            let connections = Arc::clone(&server.connections);
+            tokio::spawn(async move {
+                let mut open = Vec::new();
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    connections.fetch_add(1, Ordering::Relaxed);
+                    let mut said = [0; 1024];
+                    let length = stream.read(&mut said).await.unwrap_or(0);
+                    let _ = stream.write_all(&answer(&String::from_utf8_lossy(&said[..length]))).await;
+                    open.push(stream);
+                }
+            });
+            server
+        }
+
+        fn database(&self, tls: Tls, pool_size: usize) -> Database {
+            let login = self.login("app");
+            Database::new(
+                Arc::new(move |_| {
+                    let login = login.clone();
+                    Box::pin(async { Ok(login) })
+                }),
+                tls,
+                pool_size,
+                SOON,
+            )
+        }
+
+        fn login(&self, user: &str) -> Config {
+            let mut login = Config::new();
+            login.host("127.0.0.1").port(self.port).user(user);
+            login
+        }
+
+        fn connections(&self) -> usize {
+            self.connections.load(Ordering::Relaxed)
+        }
+    }
+
+    /// The login is `before` until it is asked for afresh, then `after`.
+    async fn rotated(before: &'static str, after: &'static str) -> (Result<(), ConnectError>, usize, usize) {
+        let server = Server::start(|said| if said.contains("old") { refusal("28P01") } else { LOGGED_IN.into() }).await;
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let (counted, before, after) = (Arc::clone(&fetches), server.login(before), server.login(after));
+        let credentials: Credentials = Arc::new(move |freshness| {
+            counted.fetch_add(usize::from(freshness == Freshness::Fresh), Ordering::Relaxed);
+            let login = if freshness == Freshness::Fresh { after.clone() } else { before.clone() };
+            Box::pin(async { Ok(login) })
+        });
+        let result = Database::new(credentials, Tls::Disable, 1, SOON).get(LATE).await.map(drop);
+        (result, fetches.load(Ordering::Relaxed), server.connections())
+    }
+
+    #[track_caller]
+    fn check_refused(answer: &[u8], error: &ConnectError, words: &str, transient: bool) {
+        let shown = format!("{error} {error:?} {:?}", error.source());
+        assert!(shown.contains(words), "{words} is not in: {shown}");
+        assert!(!shown.contains("593"), "{shown}");
+        assert_eq!(error.is_transient(), transient, "{shown} after {answer:?}");
+    }
+
+    #[track_caller]
+    fn check_tls_failure(fault: CertificateError, expected: &TlsFailure) {
+        assert_eq!(&TlsFailure::from(&rustls::Error::InvalidCertificate(fault)), expected);
+    }
+
+    #[tokio::test]
+    async fn a_rotated_login_goes_unnoticed() {
+        let (result, fetches, connections) = rotated("old", "new").await;
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!((fetches, connections), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_login_that_works_is_not_fetched_again() {
+        let (result, fetches, connections) = rotated("new", "newer").await;
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!((fetches, connections), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_refused_afresh_is_not_tried_for_ever() {
+        let (result, fetches, connections) = rotated("old", "older").await;
+        assert!(result.unwrap_err().is_login_refused());
+        assert_eq!((fetches, connections), (1, 2));
+        let (result, fetches, connections) = rotated("old", "old").await;
+        assert!(result.unwrap_err().is_login_refused());
+        assert_eq!((fetches, connections), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn each_refusal_has_its_text_and_none_quotes_the_server() {
+        let tls = Tls::new(&SslMode::VerifyFull { roots: None }).unwrap();
+        for (answer, tls, words, transient) in [
+            (refusal("28P01"), &Tls::Disable, "wrong user name or password (SQLSTATE 28P01)", false),
+            (refusal("28000"), &Tls::Disable, "not with this use of TLS (SQLSTATE 28000)", false),
+            (refusal("3D000"), &Tls::Disable, "no such database (SQLSTATE 3D000)", false),
+            (refusal("53300"), &Tls::Disable, "no connections left (SQLSTATE 53300)", true),
+            (refusal("57P03"), &Tls::Disable, "starting up or shutting down (SQLSTATE 57P03)", true),
+            (b"5\0\0\0\0 593".into(), &Tls::Disable, "cannot log in to 127.0.0.1:", false),
+            (SILENCE.into(), &Tls::Disable, "within 200 ms", true),
+            (NO_TLS.into(), &tls, "the server offers no TLS", false),
+            (SILENCE.into(), &tls, "within 200 ms", true),
+        ] {
+            let copy = answer.clone();
+            let server = Server::start(move |_| copy.clone()).await;
+            let error = server.database(tls.clone(), 1).get(LATE).await.unwrap_err();
+            check_refused(&answer, &error, words, transient);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_told_from_nobody_of_that_name() {
+        for (host, words) in [("127.0.0.1", "Connection refused"), ("no-such-host.invalid", "no such host name")] {
+            let mut login = Config::new();
+            login.host(host).port(1).user("app");
+            let credentials: Credentials = Arc::new(move |_| {
+                let login = login.clone();
+                Box::pin(async { Ok(login) })
+            });
+            let error = Database::new(credentials, Tls::Disable, 1, LATE).get(LATE).await.unwrap_err();
+            check_refused(b"", &error, words, true);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_login_that_cannot_be_had_is_the_cause() {
+        let credentials: Credentials = Arc::new(|_| Box::pin(async { Err(anyhow::anyhow!("access denied")) }));
+        let error = Database::new(credentials, Tls::Disable, 1, LATE).get(LATE).await.unwrap_err();
+        assert_eq!(error.source().unwrap().to_string(), "access denied");
+    }
+
+    #[tokio::test]
+    async fn the_callers_deadline_holds_while_all_connections_are_taken() {
+        let server = Server::start(|_| LOGGED_IN.into()).await;
+        let database = server.database(Tls::Disable, 1);
+        let taken = database.get(LATE).await.unwrap();
+        let error = database.get(SOON).await.unwrap_err();
+        assert_eq!(error.to_string(), "all 1 database connections stayed in use for 200 ms");
+        drop(taken);
+        drop(database.get(LATE).await.unwrap());
+        assert_eq!(server.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_discarded_connection_is_not_handed_out_again() {
+        let server = Server::start(|_| LOGGED_IN.into()).await;
+        let database = server.database(Tls::Disable, 1);
+        Database::discard(database.get(LATE).await.unwrap());
+        drop(database.get(LATE).await.unwrap());
+        assert_eq!(server.connections(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_reset_closes_idle_connections_and_later_ones_are_made() {
+        let server = Server::start(|_| LOGGED_IN.into()).await;
+        let database = server.database(Tls::Disable, 1);
+        database.warm().await.unwrap();
+        database.reset();
+        drop(database.get(LATE).await.unwrap());
+        assert_eq!(server.connections(), 2);
+    }
+
+    #[test]
+    fn each_failed_check_of_a_certificate_has_its_name() {
+        let (time, name) = (UnixTime::since_unix_epoch(LATE), ServerName::try_from("db").unwrap());
+        check_tls_failure(CertificateError::UnknownIssuer, &TlsFailure::UnknownIssuer);
+        check_tls_failure(CertificateError::Expired, &TlsFailure::Expired);
+        check_tls_failure(CertificateError::ExpiredContext { time, not_after: time }, &TlsFailure::Expired);
+        check_tls_failure(CertificateError::NotValidYetContext { time, not_before: time }, &TlsFailure::NotValidYet);
+        check_tls_failure(CertificateError::NotValidForName, &TlsFailure::WrongHost);
+        check_tls_failure(
+            CertificateError::NotValidForNameContext { expected: name, presented: Vec::new() },
+            &TlsFailure::WrongHost,
+        );
+        check_tls_failure(CertificateError::Revoked, &TlsFailure::Other("invalid peer certificate: Revoked".into()));
+    }
+
+    #[test]
+    fn all_built_in_roots_can_be_read() {
+        assert_eq!(RDS_ROOTS.matches("BEGIN CERTIFICATE").count(), 92);
+        assert_eq!(trusted(RDS_ROOTS.as_bytes()).unwrap().len(), 92);
+    }
+
+    #[test]
+    fn roots_that_cannot_be_had_are_an_error() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (file, words) in
+            [("nowhere.pem", "cannot read the root certificates"), ("Cargo.toml", "holds no certificate")]
+        {
+            let Err(error) = Tls::new(&SslMode::VerifyFull { roots: Some(here.join(file)) }) else { panic!("{file}") };
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(trusted(b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").is_none());
+    }
 }

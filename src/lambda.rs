@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent};
+use lambda_runtime_api_client::Client;
+use lambda_runtime_api_client::body::Body;
 use metrics::{Unit, counter, histogram};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -95,7 +97,7 @@ impl Runner {
         self: Arc<Self>,
         event: LambdaEvent<Box<RawValue>>,
     ) -> Result<SqsBatchResponse, InvocationError> {
-        let left = time_left(event.context.deadline);
+        let left = time_left(event.context.deadline, since_1970());
         let deadline = Deadline::after(left, self.reserve);
         let answer = AssertUnwindSafe(self.answer(event.payload.get(), deadline)).catch_unwind().await;
         let answer = answer.unwrap_or(Err(InvocationError::Panic));
@@ -120,10 +122,36 @@ impl Runner {
     }
 }
 
+/// Tells Lambda why the function cannot start, so that whoever invokes it is told as well.
+///
+/// # Errors
+/// If the Runtime API does not answer; then the log has to do.
+pub async fn report_init_error(fault: &str) -> Result<(), lambda_runtime::Error> {
+    let text = serde_json::json!({ "errorType": INIT_ERROR, "errorMessage": fault, "stackTrace": [] }).to_string();
+    let request = lambda_runtime_api_client::build_request()
+        .method("POST")
+        .uri("/2018-06-01/runtime/init/error")
+        .header("lambda-runtime-function-error-type", INIT_ERROR)
+        .body(Body::from(text))?;
+    Client::builder().build()?.call(request).await?;
+    Ok(())
+}
+
+const INIT_ERROR: &str = "Function.InitError";
+
+/// Lambda lets no invocation run for longer than 15 minutes, so a deadline that is a day old is none: `cargo lambda watch`
+/// sends one of 1970. Then there is as much time as here.
+const TIME_WITHOUT_DEADLINE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What is left of the invocation, whose end Lambda gives in milliseconds since 1970.
-fn time_left(deadline_unix_millis: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(deadline_unix_millis).saturating_sub(now)
+fn time_left(deadline_unix_millis: u64, since_1970: Duration) -> Duration {
+    let deadline = Duration::from_millis(deadline_unix_millis);
+    if deadline + STALE < since_1970 { TIME_WITHOUT_DEADLINE } else { deadline.saturating_sub(since_1970) }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn all_failed(batch: &Batch<'_>, reason: Reason) -> Outcome {
@@ -187,8 +215,7 @@ fn millis(duration: Duration) -> f64 {
 fn oldest_age(batch: &Batch<'_>) -> Option<f64> {
     let sent = batch.messages.iter().filter_map(|message| message.sent_at).min()?;
     let sent = Duration::from_millis(u64::try_from(sent).ok()?);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(millis(now.saturating_sub(sent)))
+    Some(millis(since_1970().saturating_sub(sent)))
 }
 
 /// An SQS event, borrowing from its text; only what the pipeline uses.
@@ -272,4 +299,20 @@ fn strings<'a>(
     attributes: std::collections::HashMap<Text<'a>, MessageAttribute<'a>>,
 ) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
     attributes.into_iter().filter_map(|(name, value)| Some((name.0, value.string_value?.0))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_of_long_ago_is_none() {
+        let now = Duration::from_secs(1_767_225_600);
+        let check = |deadline: Duration, expected| assert_eq!(time_left(deadline.as_millis() as u64, now), expected);
+        check(now + Duration::from_secs(30), Duration::from_secs(30));
+        check(now, Duration::ZERO);
+        check(now - Duration::from_secs(1), Duration::ZERO);
+        check(Duration::from_secs(600), TIME_WITHOUT_DEADLINE);
+        check(Duration::ZERO, TIME_WITHOUT_DEADLINE);
+    }
 }

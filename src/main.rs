@@ -10,38 +10,53 @@ use metrics::counter;
 use tokio::runtime::Builder;
 use tracing::warn;
 
-use sqs_etl::config::Config;
+use sqs_etl::config::{self, Config};
 use sqs_etl::database::{Database, Tls};
-use sqs_etl::lambda::{COLD_START, METRICS, Runner};
+use sqs_etl::lambda::{self, COLD_START, METRICS, Runner};
 use sqs_etl::pipeline::Pipeline;
 use sqs_etl::pipeline::contract::Contract;
 use sqs_etl::pipeline::mask::Keys;
 use sqs_etl::secrets::Secrets;
 use sqs_etl::telemetry::{self, Telemetry};
 
+/// For whoever starts the binary by hand.
+const NOT_ON_LAMBDA: &str =
+    "ingest is an AWS Lambda function: Lambda starts it, or `cargo lambda watch` does on your machine.
+To see it at work without AWS: make demo. Its settings are in README.md.";
+
 fn main() -> ExitCode {
+    if !config::is_on_lambda() {
+        eprintln!("{NOT_ON_LAMBDA}");
+        return ExitCode::from(2);
+    }
     let config = match Config::from_env() {
         Ok(config) => config,
-        Err(faults) => {
-            telemetry::last_words(&faults.to_string());
-            return ExitCode::FAILURE;
-        }
+        Err(faults) => return give_up(&faults.to_string()),
     };
     let telemetry = telemetry::init(&config, &METRICS);
-    match event_loop(&config).and_then(|event_loop| event_loop.block_on(run(config, telemetry))) {
+    match event_loop(config.database.pool_size).and_then(|event_loop| event_loop.block_on(run(config, telemetry))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            telemetry::last_words(&format!("{fault:#}"));
-            ExitCode::FAILURE
-        }
+        Err(fault) => give_up(&format!("{fault:#}")),
     }
+}
+
+/// Ends a start that cannot go on, in the log and towards Lambda.
+fn give_up(fault: &str) -> ExitCode {
+    telemetry::last_words(fault);
+    let told = event_loop(1).and_then(|event_loop| {
+        let told = event_loop.block_on(lambda::report_init_error(fault));
+        told.map_err(|error| anyhow::anyhow!("tell Lambda: {error}"))
+    });
+    if let Err(error) = told {
+        telemetry::last_words(&format!("{error:#}"));
+    }
+    ExitCode::FAILURE
 }
 
 /// One thread, unless several batches may be under way at once: a batch's statements then leave in one piece, and no other
 /// thread has to be woken up.
-fn event_loop(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder =
-        if config.database.pool_size > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+fn event_loop(batches: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = if batches > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     builder.enable_all().build().context("start the event loop")
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{
     Client,
-    config::http::HttpResponse,
+    config::{SharedHttpClient, http::HttpResponse},
     error::{ProvideErrorMetadata, SdkError},
     operation::get_secret_value::GetSecretValueError,
 };
@@ -118,21 +118,24 @@ impl Secrets {
     }
 }
 
-/// With the crypto that TLS to the database uses too: one such library in the program.
 async fn secrets_manager() -> Client {
-    let http = HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_LIMIT)
         .operation_attempt_timeout(ATTEMPT_LIMIT)
         .operation_timeout(FETCH_LIMIT)
         .build();
     let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http_client())
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .load()
         .await;
     Client::new(&config)
+}
+
+/// With the crypto that TLS to the database uses too: one such library in the program.
+fn http_client() -> SharedHttpClient {
+    HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 const NO_ANSWER: &str = "no answer from Secrets Manager in time: do the function's subnets have a VPC endpoint for \
@@ -230,4 +233,158 @@ fn json_fault(error: &serde_json::Error) -> anyhow::Error {
         _ => "it is not JSON",
     };
     anyhow!("{what} (line {}, column {})", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_secretsmanager::{
+        config::{Credentials as AwsCredentials, Region},
+        error::ErrorMetadata,
+    };
+    use futures_util::future::join_all;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn address() -> Address {
+        Address { host: Some("fallback".into()), port: Some(6432), dbname: Some("logins".into()) }
+    }
+
+    #[track_caller]
+    fn check_login(secret: &str, fallback: Address, expected: &str) {
+        let login = database_login(&SecretText::new(secret), &fallback);
+        let found = match &login {
+            Ok(login) => format!(
+                "{:?}@{:?}:{:?}/{:?}",
+                login.get_user().unwrap(),
+                login.get_hosts(),
+                login.get_ports(),
+                login.get_dbname().unwrap()
+            ),
+            Err(error) => format!("{error:#}"),
+        };
+        assert_eq!(found, expected, "{secret}");
+        assert!(!format!("{login:?}").contains("hunter2"), "{secret}");
+    }
+
+    #[track_caller]
+    fn check_reason(code: &str, expected: &str) {
+        let metadata = ErrorMetadata::builder().code(code).message("hunter2").build();
+        let response = HttpResponse::new(400.try_into().unwrap(), "hunter2".into());
+        let reason = reason(&SdkError::service_error(GetSecretValueError::generic(metadata), response));
+        assert!(reason.starts_with(expected) && reason.contains(code) && !reason.contains("hunter2"), "{reason}");
+    }
+
+    #[test]
+    fn a_secret_in_the_shape_of_rds_gives_a_login() {
+        let whole =
+            r#"{"engine":"postgres","host":"db","port":5433,"dbname":"d","username":"u","password":"hunter2","x":[]}"#;
+        check_login(whole, Address::default(), r#""u"@[Tcp("db")]:[5433]/"d""#);
+        check_login(whole, address(), r#""u"@[Tcp("db")]:[5433]/"d""#);
+        let text = r#"{"host":"db","port":" 5433 ","dbname":"d","username":"u","password":"hunter2"}"#;
+        check_login(text, address(), r#""u"@[Tcp("db")]:[5433]/"d""#);
+    }
+
+    #[test]
+    fn what_a_secret_lacks_is_filled_in_from_the_environment() {
+        for bare in [
+            r#"{"username":"u","password":"hunter2"}"#,
+            r#"{"username":"u","password":"hunter2","host":"","port":"","dbname":null,"engine":""}"#,
+        ] {
+            check_login(bare, address(), r#""u"@[Tcp("fallback")]:[6432]/"logins""#);
+            check_login(
+                bare,
+                Address::default(),
+                "it has no `host`, as a secret that RDS manages never has: set DB_HOST",
+            );
+            check_login(
+                bare,
+                Address { dbname: None, ..address() },
+                "it has no `dbname`, as a secret that RDS manages never has: set DB_NAME",
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_no_use_is_not_quoted() {
+        for (secret, expected) in [
+            ("hunter2", "it is not JSON (line 1, column 1)"),
+            (r#"{"password":"hunter2""#, "it is not JSON (line 1, column 21)"),
+            (r#"{"username":"u","password":["hunter2"]}"#, "a field of it has the wrong type (line 1, column 27)"),
+            (r#"{"username":"u","password":"p","port":-5}"#, "a field of it has the wrong type (line 1, column 41)"),
+            (r#"{"username":"u","password":"p","port":"hunter2"}"#, "its `port` is not a port number"),
+            (r#"{"password":"hunter2"}"#, "it has no `username`"),
+            (r#"{"username":"hunter2","password":""}"#, "it has no `password`"),
+            (r#"{"username":"u","password":"hunter2","engine":"hunter2"}"#, "its `engine` is not postgres"),
+        ] {
+            check_login(secret, address(), expected);
+        }
+    }
+
+    #[test]
+    fn the_reason_says_what_to_do_and_leaves_the_message_out() {
+        check_reason("AccessDeniedException", "access denied");
+        check_reason("ResourceNotFoundException", "not found");
+        check_reason("InvalidRequestException", "unusable");
+        check_reason("DecryptionFailure", "cannot be decrypted");
+        check_reason("ThrottlingException", "refused");
+    }
+
+    /// Answers every request with the same secret after a while, and counts.
+    async fn secrets_manager_at(listener: TcpListener, requests: Arc<AtomicU64>) {
+        const BODY: &str = r#"{"SecretString":"{\"username\":\"u\",\"password\":\"p\"}"}"#;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let requests = Arc::clone(&requests);
+            tokio::spawn(async move {
+                let mut request = [0; 8192];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    requests.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len());
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    }
+
+    fn client(endpoint: &str) -> Client {
+        let config = aws_sdk_secretsmanager::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http_client())
+            .endpoint_url(endpoint)
+            .region(Region::from_static("eu-west-1"))
+            .credentials_provider(AwsCredentials::new("id", "key", None, None, "test"))
+            .build();
+        Client::from_conf(config)
+    }
+
+    #[tokio::test]
+    async fn a_hundred_refused_logins_make_one_fetch() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicU64::new(0));
+        tokio::spawn(secrets_manager_at(listener, Arc::clone(&requests)));
+        let secrets = Arc::new(Secrets {
+            database: DatabaseSource::Secret { arn: "arn".into() },
+            fallback: address(),
+            masking: MaskingSource::Secret { arn: "arn".into() },
+            client: OnceCell::new_with(Some(client(&endpoint))),
+            login: Mutex::default(),
+            fetches: AtomicU64::new(0),
+        });
+        let credentials = secrets.credentials();
+
+        for (freshness, fetches) in
+            [(Freshness::Cached, 1), (Freshness::Cached, 1), (Freshness::Fresh, 2), (Freshness::Cached, 2)]
+        {
+            for login in join_all((0..100).map(|_| credentials(freshness))).await {
+                assert_eq!(login.unwrap().get_user(), Some("u"));
+            }
+            assert_eq!(requests.load(Ordering::Relaxed), fetches, "{freshness:?}");
+        }
+    }
 }

@@ -18,13 +18,13 @@ use super::value::{Type, Value};
 /// The contract between the senders of messages and the table they end in.
 #[derive(Debug)]
 pub struct Contract {
-    pub table: TableName,
-    pub unknown_fields: UnknownFields,
-    pub once: Once,
+    pub(crate) table: TableName,
+    pub(crate) unknown_fields: UnknownFields,
+    pub(crate) once: Once,
     /// In the order of the file; the key column comes first when the file does not declare it.
-    pub columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// The distinct fields that columns read; [`Source::Field`] is an index into them.
-    pub fields: Fields,
+    pub(crate) fields: Fields,
 }
 
 /// A table, with its schema where the contract names one.
@@ -53,19 +53,19 @@ pub enum Once {
 /// One column of the table and how its value comes about: source, default, canonical form, type, rules, mask.
 #[derive(Debug)]
 pub struct Column {
-    pub name: String,
-    pub source: Source,
+    pub(crate) name: String,
+    pub(crate) source: Source,
     /// The type of the column. Where there is a mask, the type of what the mask makes.
-    pub kind: Type,
+    pub(crate) kind: Type,
     /// Neither absent, nor null, nor an empty string.
-    pub required: bool,
+    pub(crate) required: bool,
     /// Stands in for an absent or null value.
-    pub default: Option<DefaultValue>,
+    pub(crate) default: Option<DefaultValue>,
     /// Applied in this order before the rules and the mask.
-    pub canonical: Vec<Canonical>,
-    pub parse: Option<Parse>,
-    pub rules: Rules,
-    pub mask: Option<Mask>,
+    pub(crate) canonical: Vec<Canonical>,
+    pub(crate) parse: Option<Parse>,
+    pub(crate) rules: Rules,
+    pub(crate) mask: Option<Mask>,
 }
 
 /// Where a column's value is read from.

@@ -19,19 +19,39 @@ use super::value::{Type, Value};
 
 /// Rows that may be stored: one array a column, in the contract's order.
 ///
-/// **Invariant (Seal):** only [`Masker::mask`] makes one, and `write` takes nothing else. This does not compile:
+/// **Invariant (Seal):** only [`Masker::mask`] makes one, and `write` takes nothing else. Anyone may look at one:
+///
+/// ```
+/// use sqs_etl::pipeline::mask::Masked;
+/// fn count(rows: &Masked) -> usize {
+///     rows.len()
+/// }
+/// ```
+///
+/// but this does not compile:
 ///
 /// ```compile_fail,E0451
 /// use sqs_etl::pipeline::mask::Masked;
 /// let unmasked = Masked { columns: vec![], ledger_keys: None, rows: 0 };
 /// ```
 ///
-/// Nor is there another way in:
+/// Nor is there another way in, by a default or by a masker of one's own with a contract that masks nothing:
 ///
 /// ```compile_fail,E0277
 /// fn seal() -> sqs_etl::pipeline::mask::Masked {
 ///     Default::default()
 /// }
+/// ```
+///
+/// ```compile_fail,E0624
+/// use sqs_etl::pipeline::{contract::Contract, mask::{Keys, Masker}};
+/// let keys = Keys::from_secret("0123456789abcdef0123456789abcdef").unwrap();
+/// let masker = Masker::new(&Contract::built_in(), &keys);
+/// ```
+///
+/// ```compile_fail,E0616
+/// let mut contract = sqs_etl::pipeline::contract::Contract::built_in();
+/// contract.columns.clear();
 /// ```
 pub struct Masked {
     columns: Vec<Array>,
@@ -183,16 +203,18 @@ pub const DROPPED: &str = "***";
 impl Masker {
     /// A masker for the contract's columns.
     ///
+    /// **Invariant (Seal):** not public: a contract without masks would make rows in clear for the writer of another.
+    ///
     /// # Errors
     /// [`KeyError::NarrowColumn`] if a pseudonym of the current key does not fit its column.
-    pub fn new(contract: &Contract, keys: &Keys) -> Result<Self, KeyError> {
+    pub(super) fn new(contract: &Contract, keys: &Keys) -> Result<Self, KeyError> {
         let columns =
             contract.columns.iter().map(|column| Ok((column.kind, method(column, keys)?))).collect::<Result<_, _>>()?;
         Ok(Self { columns, has_ledger: matches!(contract.once, Once::Ledger(_)) })
     }
 
     /// Masks rows into arrays.
-    pub fn mask<'a>(&self, rows: impl ExactSizeIterator<Item = &'a Valid<'a>>) -> Masked {
+    pub(super) fn mask<'a>(&self, rows: impl ExactSizeIterator<Item = &'a Valid<'a>>) -> Masked {
         let count = rows.len();
         let mut columns: Vec<Array> = self.columns.iter().map(|(kind, _)| Array::new(*kind, count)).collect();
         let mut ledger_keys = self.has_ledger.then(|| Array::new(Type::Uuid, count));

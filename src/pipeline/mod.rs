@@ -59,7 +59,7 @@ impl Pipeline {
     /// Takes a batch through all stages. Afterwards every message is in the table or among the failures.
     pub async fn run(&self, batch: &Batch<'_>, deadline: Deadline) -> Result<Outcome, BatchError> {
         let mut outcome = Outcome::default();
-        let decoded: Vec<_> = batch.messages.iter().map(|message| self.decode(message)).collect();
+        let decoded: Vec<_> = batch.messages.iter().map(|message| self.decode(message, deadline)).collect();
         let rows = self.valid_rows(batch, &decoded, &mut outcome);
         if !rows.valid.is_empty() {
             let masked = self.masker.mask(rows.valid.iter());
@@ -76,7 +76,11 @@ impl Pipeline {
         account(batch, outcome)
     }
 
-    fn decode<'a>(&self, message: &'a Message<'_>) -> Result<Record<'a>, Reason> {
+    fn decode<'a>(&self, message: &'a Message<'_>, deadline: Deadline) -> Result<Record<'a>, Reason> {
+        // Nothing interrupts this work, so it has to look at the clock itself.
+        if Instant::now() >= deadline.statement_end() {
+            return Err(Reason::Deadline);
+        }
         let body = message.body.as_deref().ok_or(Reason::NoBody)?;
         decode::decode(body, &self.contract)
     }
@@ -104,12 +108,20 @@ impl Pipeline {
                 Ok(row) => rows.push(row, position, group),
                 Err(reason) => {
                     groups.block(group);
-                    let reason = message.body.as_deref().and_then(decode::envelope).unwrap_or(reason);
+                    let reason = explained(reason, message);
                     outcome.failures.push(Failure { position, reason });
                 }
             }
         }
         rows
+    }
+}
+
+/// The reason behind a reason: a body that is wrapped breaks the contract as well.
+fn explained(reason: Reason, message: &Message<'_>) -> Reason {
+    match reason {
+        Reason::Deadline => reason,
+        _ => message.body.as_deref().and_then(decode::envelope).unwrap_or(reason),
     }
 }
 
@@ -175,4 +187,33 @@ fn account(batch: &Batch<'_>, outcome: Outcome) -> Result<Outcome, BatchError> {
     let is_double = outcome.failures.windows(2).any(|pair| pair[0].position == pair[1].position);
     let accounted = outcome.committed + outcome.already_present + outcome.failures.len();
     if accounted == received && !is_double { Ok(outcome) } else { Err(BatchError::Unaccounted { received, accounted }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_an_outcome_or_with_two_fails_the_batch() {
+        let message = || Message {
+            id: "id".into(),
+            body: None,
+            sent_at: None,
+            group: None,
+            receive_count: None,
+            attributes: Vec::new(),
+        };
+        let batch = Batch { messages: vec![message(), message()], ordered: false };
+        let check = |committed, already_present, failed: &[usize], is_sound: bool| {
+            let failures = failed.iter().map(|&position| Failure { position, reason: Reason::NoBody }).collect();
+            let outcome = Outcome { committed, already_present, failures, ..Outcome::default() };
+            assert_eq!(account(&batch, outcome).is_ok(), is_sound, "{committed} {already_present} {failed:?}");
+        };
+        check(1, 1, &[], true);
+        check(0, 1, &[1], true);
+        check(0, 0, &[0, 1], true);
+        check(1, 0, &[], false);
+        check(2, 0, &[1], false);
+        check(0, 0, &[1, 1], false);
+    }
 }

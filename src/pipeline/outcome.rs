@@ -74,6 +74,9 @@ pub enum Reason {
     /// A row that only Postgres found bad.
     #[error("postgres refuses the row with {}", .0.describe())]
     Refused(Refusal),
+    /// Accepted, and yet not there: no error says why.
+    #[error("postgres took the row and did not keep it: a trigger or a rule of the table drops it")]
+    Dropped,
     #[error("an earlier message of its group failed, and the group's order is kept")]
     BehindFailure,
     #[error("postgres kept answering {sqlstate} until the time was up")]
@@ -145,6 +148,7 @@ impl Reason {
             Reason::AboveMax { .. } => "above_max",
             Reason::MessageId => "message_id",
             Reason::Refused(_) => "refused",
+            Reason::Dropped => "dropped",
             Reason::BehindFailure => "behind_failure",
             Reason::Busy { .. } => "busy",
             Reason::Deadline => "deadline",

@@ -186,6 +186,8 @@ fn check(column: &Column, value: &Value<'_>, label: impl Fn() -> FieldName) -> R
         return Err(Reason::Missing { field: label() });
     }
     let rules = &column.rules;
+    // Lengths before the pattern, whose time grows with the text.
+    within(&rules.limits, value, &label)?;
     if let Value::Text(text) = value {
         if !rules.one_of.is_empty() && !rules.one_of.iter().any(|one| one == text) {
             return Err(Reason::NotOneOf { field: label() });
@@ -194,7 +196,7 @@ fn check(column: &Column, value: &Value<'_>, label: impl Fn() -> FieldName) -> R
             return Err(Reason::NoMatch { field: label() });
         }
     }
-    within(&rules.limits, value, label)
+    Ok(())
 }
 
 fn within(limits: &Limits, value: &Value<'_>, label: impl Fn() -> FieldName) -> Result<(), Reason> {
@@ -217,5 +219,129 @@ fn within(limits: &Limits, value: &Value<'_>, label: impl Fn() -> FieldName) -> 
             }
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::decode::decode;
+
+    /// Validates a body against a contract with this one column and gives the column's value.
+    fn validated(column: &str, body: &str) -> Result<Value<'static>, Reason> {
+        let contract =
+            format!("table = \"t\"\nunknown_fields = \"ignore\"\n[once]\nledger = \"l\"\n[columns.a]\n{column}");
+        let contract = Contract::parse("test", &contract).expect("a faultless contract");
+        let message = Message {
+            id: "0f8b1c0e-6f3a-4a52-9a51-2f7d0e6f1a00".into(),
+            body: None,
+            sent_at: Some(1_767_225_599_999),
+            group: Some("the group".into()),
+            receive_count: Some(3),
+            attributes: vec![("tenant".into(), "acme".into()), ("count".into(), "12".into())],
+        };
+        let record = decode(body, &contract)?;
+        let mut row = validate(&record, &message, &contract)?;
+        assert!(row.ledger_key.is_some());
+        Ok(row.values.remove(0).into_owned())
+    }
+
+    #[track_caller]
+    fn check(column: &str, body: &str, expected: Value<'static>) {
+        let found = validated(column, body);
+        assert!(found == Ok(expected.clone()), "{column} from {body}: {found:?}, expected {expected:?}");
+    }
+
+    /// The reason's code.
+    #[track_caller]
+    fn check_refused(column: &str, body: &str, expected: &str) {
+        let found = validated(column, body).map_err(|reason| reason.code());
+        assert!(found == Err(expected), "{column} from {body}: {found:?}, expected {expected}");
+    }
+
+    fn text(text: &'static str) -> Value<'static> {
+        Value::Text(text.into())
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_null_unless_required_or_defaulted() {
+        check("type = 'text'", "{}", Value::Null);
+        check("type = 'text'", r#"{"a": null}"#, Value::Null);
+        check("type = 'text'", r#"{"a": ""}"#, text(""));
+        check("type = 'text'\ndefault = 'x'", r#"{"a": null}"#, text("x"));
+        check("type = 'text'\ndefault = 'x'", r#"{"a": ""}"#, text(""));
+        check("type = 'date'\ndefault = '$sent_date'", "{}", Value::Date(9_496));
+        check_refused("type = 'text'\nrequired = true", "{}", "missing");
+        check_refused("type = 'text'\nrequired = true", r#"{"a": ""}"#, "missing");
+        check_refused("type = 'text'\nrequired = true\ncanonical = 'trim'", r#"{"a": "  "}"#, "missing");
+        check_refused("type = 'integer'\nrequired = true", r#"{"a": null}"#, "missing");
+    }
+
+    #[test]
+    fn rules_hold_for_the_canonical_form() {
+        check("type = 'text'\ncanonical = ['trim', 'lower']\none_of = ['ios']", r#"{"a": " iOS "}"#, text("ios"));
+        check_refused("type = 'text'\none_of = ['ios']", r#"{"a": "iOS"}"#, "not_one_of");
+        check("type = 'text'\npattern = 'a|b'", r#"{"a": "b"}"#, text("b"));
+        check_refused("type = 'text'\npattern = 'a|b'", r#"{"a": "ab"}"#, "no_match");
+        check_refused("type = 'text'\npattern = 'a'", r#"{"a": "a\n"}"#, "no_match");
+        check("type = 'text'\nmin = 2\nmax = 3", r#"{"a": "éé"}"#, text("éé"));
+        check_refused("type = 'text'\nmin = 2", r#"{"a": "é"}"#, "too_short");
+        check_refused("type = 'text'\nmax = 3", r#"{"a": "éééé"}"#, "too_long");
+        check_refused("type = 'varchar(3)'", r#"{"a": "abcd"}"#, "too_long");
+    }
+
+    #[test]
+    fn numbers_and_dates_stay_within_their_limits() {
+        let limits = "type = 'integer'\nmin = 1\nmax = 3";
+        check(limits, r#"{"a": 1}"#, Value::Integer(1));
+        check(limits, r#"{"a": 3}"#, Value::Integer(3));
+        check(limits, "{}", Value::Null);
+        check_refused(limits, r#"{"a": 0}"#, "below_min");
+        check_refused(limits, r#"{"a": 4}"#, "above_max");
+        check_refused("type = 'date'\nmin = 2000-01-01", r#"{"a": "1999-12-31"}"#, "below_min");
+        check_refused("type = 'numeric'\nmax = 10", r#"{"a": "10.01"}"#, "above_max");
+        check_refused("type = 'double precision'\nmin = 0.5", r#"{"a": 0.25}"#, "below_min");
+        check_refused(
+            "type = 'timestamptz'\nmax = '2026-01-01T00:00:00Z'",
+            r#"{"a": "2026-01-01T00:00:01Z"}"#,
+            "above_max",
+        );
+    }
+
+    #[test]
+    fn versions_become_numbers_that_order_as_they_do() {
+        let version = "type = 'integer'\nparse = 'version'";
+        check(version, r#"{"a": "2.3.0"}"#, Value::Integer(2_003_000));
+        check(version, r#"{"a": "6.02"}"#, Value::Integer(6_002_000));
+        check("type = 'bigint'\nparse = 'version'", r#"{"a": "9999.0"}"#, Value::BigInt(9_999_000_000));
+        check_refused(version, r#"{"a": "9999.0"}"#, "out_of_range");
+        check_refused(version, r#"{"a": "1.1000"}"#, "out_of_range");
+        check_refused(version, r#"{"a": ""}"#, "malformed");
+        check_refused(version, r#"{"a": 2.3}"#, "wrong_type");
+    }
+
+    #[test]
+    fn values_come_from_paths_attributes_and_what_sqs_knows() {
+        check("type = 'text'\nfrom = 'b.c'", r#"{"b": {"x": 1, "c": "deep"}}"#, text("deep"));
+        check("type = 'text'\nfrom = ['b.c', 'd']", r#"{"b.c": {"d": "dotted"}}"#, text("dotted"));
+        check("type = 'text'\nfrom = 'b.c'", r#"{"b": null}"#, Value::Null);
+        check_refused("type = 'text'\nfrom = 'b.c'", r#"{"b": "flat"}"#, "not_nested");
+        check_refused("type = 'text'\nfrom = 'b.c'", r#"{"b": {"c": "1"}, "b": {}}"#, "duplicate_field");
+        check("type = 'text'\nfrom = '$attribute.tenant'", "{}", text("acme"));
+        check("type = 'integer'\nfrom = '$attribute.count'", "{}", Value::Integer(12));
+        check("type = 'text'\nfrom = '$attribute.other'", "{}", Value::Null);
+        check_refused("type = 'integer'\nfrom = '$attribute.tenant'", "{}", "wrong_type");
+        check("type = 'text'\nfrom = '$message_group_id'", "{}", text("the group"));
+        check("type = 'smallint'\nfrom = '$receive_count'", "{}", Value::SmallInt(3));
+        check("type = 'timestamptz'\nfrom = '$sent_at'", "{}", Value::Timestamptz(820_540_799_999_000));
+        check("type = 'text'\nfrom = '$message_id'", "{}", text("0f8b1c0e-6f3a-4a52-9a51-2f7d0e6f1a00"));
+    }
+
+    #[test]
+    fn a_masked_value_is_checked_in_clear() {
+        let masked = "type = 'varchar(256)'\nmask = 'hmac-sha256'\ncanonical = 'ip'\nrequired = true";
+        check(masked, r#"{"a": "::ffff:192.0.2.1"}"#, text("192.0.2.1"));
+        check_refused(masked, r#"{"a": "192.0.2.256"}"#, "malformed");
+        check_refused(masked, r#"{"a": 3221225985}"#, "wrong_type");
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::civil;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
@@ -327,12 +328,20 @@ fn date_value(date: civil::Date) -> Result<Value<'static>, Unfit> {
 }
 
 /// RFC 3339 with an offset, such as `2026-01-31T08:15:00Z`: without one the instant would depend on a setting.
+///
+/// Reckoned from date, time and offset, because jiff's own instants end a day before the year 9999 does.
 fn timestamp(text: &str) -> Result<Value<'static>, Unfit> {
     let starts_with_year = text.len() > 4 && text.as_bytes()[..4].iter().all(u8::is_ascii_digit);
-    if !starts_with_year || text.starts_with("0000") {
+    let pieces = Pieces::parse(text).map_err(|_| Unfit::Malformed)?;
+    let (Some(time), Some(offset)) = (pieces.time(), pieces.to_numeric_offset()) else { return Err(Unfit::Malformed) };
+    if !starts_with_year || text.starts_with("0000") || pieces.time_zone_annotation().is_some() {
         return Err(Unfit::Malformed);
     }
-    text.parse::<jiff::Timestamp>().map(timestamp_value).map_err(|_| Unfit::Malformed)
+    let Value::Date(days) = date_value(pieces.date())? else { return Err(Unfit::OutOfRange) };
+    let seconds = i64::from(days) * 86_400 - i64::from(offset.seconds());
+    let of_day = time.duration_since(civil::Time::midnight()).as_micros();
+    let of_day = i64::try_from(of_day).map_err(|_| Unfit::OutOfRange)?;
+    Ok(Value::Timestamptz(seconds * 1_000_000 + of_day))
 }
 
 fn timestamp_value(instant: jiff::Timestamp) -> Value<'static> {
@@ -363,34 +372,52 @@ fn jsonb(json: Json<'_>) -> Result<Value<'_>, Unfit> {
     Ok(Value::Jsonb(text))
 }
 
-/// `jsonb` refuses what JSON allows: NUL and lone surrogates in strings, numbers beyond `numeric`, and (so that neither
-/// side's stack is at risk) more than 127 levels.
-fn storable_json(text: &str) -> Result<(), Unfit> {
-    // Decoding the strings finds lone surrogates; serde_json stops at 127 levels by itself.
-    let strings: StringsWithoutNul = serde_json::from_str(text).map_err(|_| Unfit::Malformed)?;
-    if !strings.0 {
-        return Err(Unfit::Nul);
+/// How many levels of arrays and objects a `jsonb` may have here; PostgreSQL's own limit is its stack.
+const JSONB_LEVELS: usize = 127;
+
+/// Whether `jsonb` takes a text that is known to be JSON. It refuses what JSON allows: NUL and lone surrogates in strings,
+/// numbers beyond `numeric`, and levels without end.
+fn storable_json(json: &str) -> Result<(), Unfit> {
+    let mut levels = 0;
+    let mut rest = json;
+    while let Some(start) = rest.find(|c: char| matches!(c, '"' | '[' | '{' | ']' | '}' | '-' | '0'..='9')) {
+        rest = &rest[start..];
+        let length = match rest.as_bytes()[0] {
+            b'"' => {
+                let length = string_length(rest);
+                storable_string(&rest[..length])?;
+                length
+            }
+            b'[' | b'{' if levels == JSONB_LEVELS => return Err(Unfit::Malformed),
+            b'[' | b'{' => {
+                levels += 1;
+                1
+            }
+            b']' | b'}' => {
+                levels -= 1;
+                1
+            }
+            _ => {
+                let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'));
+                let length = end.unwrap_or(rest.len());
+                if !numeric_fits(&rest[..length]) {
+                    return Err(Unfit::OutOfRange);
+                }
+                length
+            }
+        };
+        rest = &rest[length..];
     }
-    if numbers_of(text).all(numeric_fits) { Ok(()) } else { Err(Unfit::OutOfRange) }
+    Ok(())
 }
 
-/// The numbers of a text that is known to be JSON.
-fn numbers_of(json: &str) -> impl Iterator<Item = &str> {
-    let mut rest = json;
-    std::iter::from_fn(move || {
-        loop {
-            let start = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit())?;
-            rest = &rest[start..];
-            if rest.starts_with('"') {
-                rest = &rest[string_length(rest)..];
-                continue;
-            }
-            let end = rest.find(|c: char| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(rest.len());
-            let (number, after) = rest.split_at(end);
-            rest = after;
-            return Some(number);
-        }
-    })
+/// A string with its quotes. Only escapes can make what `jsonb` refuses.
+fn storable_string(json: &str) -> Result<(), Unfit> {
+    if !json.contains('\\') {
+        return Ok(());
+    }
+    let text: String = serde_json::from_str(json).map_err(|_| Unfit::Malformed)?;
+    if text.contains('\0') { Err(Unfit::Nul) } else { Ok(()) }
 }
 
 /// The length in bytes of the JSON string that `text` starts with, quotes included.
@@ -401,65 +428,6 @@ fn string_length(text: &str) -> usize {
         at += if bytes[at] == b'\\' { 2 } else { 1 };
     }
     (at + 1).min(bytes.len())
-}
-
-/// Whether no string of a JSON value, keys included, holds a NUL.
-struct StringsWithoutNul(bool);
-
-impl<'de> serde::Deserialize<'de> for StringsWithoutNul {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NulVisitor)
-    }
-}
-
-struct NulVisitor;
-
-impl<'de> serde::de::Visitor<'de> for NulVisitor {
-    type Value = StringsWithoutNul;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(true))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(true))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(true))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(true))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(true))
-    }
-
-    fn visit_str<E>(self, s: &str) -> Result<Self::Value, E> {
-        Ok(StringsWithoutNul(!s.contains('\0')))
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut clean = true;
-        while let Some(StringsWithoutNul(one)) = seq.next_element()? {
-            clean &= one;
-        }
-        Ok(StringsWithoutNul(clean))
-    }
-
-    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut clean = true;
-        while let Some((StringsWithoutNul(key), StringsWithoutNul(value))) = map.next_entry()? {
-            clean &= key && value;
-        }
-        Ok(StringsWithoutNul(clean))
-    }
 }
 
 #[cfg(test)]
@@ -511,6 +479,10 @@ mod tests {
         check(Type::Date, "\"20260228\"", Err(Unfit::Malformed));
         check(Type::Date, "\"2026-02-28T10:00:00\"", Err(Unfit::Malformed));
         check(Type::Timestamptz, "\"2000-01-01T01:00:00+01:00\"", Ok(Value::Timestamptz(0)));
+        check(Type::Timestamptz, "\"2000-01-01T00:00:00.000001Z\"", Ok(Value::Timestamptz(1)));
+        check(Type::Timestamptz, "\"9999-12-31T23:59:59Z\"", Ok(Value::Timestamptz(252_455_615_999_000_000)));
+        check(Type::Timestamptz, "\"2000-01-01T00:00:00Z[UTC]\"", Err(Unfit::Malformed));
+        check(Type::Timestamptz, "\"2000-01-01\"", Err(Unfit::Malformed));
         check(Type::Timestamptz, "\"2000-01-01T01:00:00\"", Err(Unfit::Malformed));
         check(Type::Timestamptz, "\"-000001-01-01T01:00:00Z\"", Err(Unfit::Malformed));
     }
@@ -522,6 +494,12 @@ mod tests {
         check(Type::Jsonb, r#"{"\u0000":1}"#, Err(Unfit::Nul));
         check(Type::Jsonb, r#"{"a":"\ud800"}"#, Err(Unfit::Malformed));
         check(Type::Jsonb, r#"{"a":1e-20000}"#, Err(Unfit::OutOfRange));
+        check(Type::Jsonb, r#"[1e400,"]\"",-0.5e-7]"#, Ok(Value::Jsonb(r#"[1e400,"]\"",-0.5e-7]"#.into())));
+        check(Type::Jsonb, r#"["\\u0000"]"#, Ok(Value::Jsonb(r#"["\\u0000"]"#.into())));
+        check(Type::Jsonb, r#"{"\ud800":1}"#, Err(Unfit::Malformed));
+        check(Type::Jsonb, &format!("{}{}", "[".repeat(127), "]".repeat(127)), {
+            Ok(Value::Jsonb(format!("{}{}", "[".repeat(127), "]".repeat(127)).into()))
+        });
         check(Type::Jsonb, &format!("{}{}", "[".repeat(200), "]".repeat(200)), Err(Unfit::Malformed));
         check(Type::Jsonb, "\"a\\\"b\"", Ok(Value::Jsonb("\"a\\\"b\"".into())));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
 use tracing::debug;
 
@@ -26,6 +26,18 @@ pub struct Writer {
     database: Database,
     insert: String,
     parameters: Vec<Wire>,
+    once: Check,
+    /// Where the insert puts values; any other column is the deployment's affair.
+    columns: Vec<String>,
+}
+
+/// How it is found out that Postgres kept each row that it took: a trigger or a rule may drop one without an error.
+enum Check {
+    /// The insert itself fails if it kept fewer rows than the ledger has new messages.
+    InInsert,
+    /// Rows that were not added must be there already. The statement gives the places of those that are not, out of the
+    /// keys, which are the insert's parameter of this index.
+    After { missing: String, key: usize },
 }
 
 /// What became of the rows of one write.
@@ -58,6 +70,9 @@ fn deployment_hint(sqlstate: &str) -> &'static str {
         "42P01" => "the table is missing: run the migrations",
         "42703" => "a column is missing: compare the contract with the table",
         "42501" => "the role may not insert into the table: see the grants in migrations/",
+        "23502" => {
+            "a column that the contract does not fill must not be null: add it to the contract, or give it a default"
+        }
         "42P10" => "the column of [once] has no unique index",
         "42804" => "a column has another type than the contract says",
         _ => "compare the contract with the table",
@@ -66,16 +81,23 @@ fn deployment_hint(sqlstate: &str) -> &'static str {
 
 impl Writer {
     /// A writer for the contract's table.
-    pub fn new(contract: &Contract, database: Database) -> Self {
+    ///
+    /// **Invariant (Seal):** not public, so that nobody gives it rows that were masked by another contract.
+    pub(super) fn new(contract: &Contract, database: Database) -> Self {
         let kinds = contract.columns.iter().map(|column| column.kind);
         let key = matches!(contract.once, Once::Ledger(_)).then_some(Type::Uuid);
         let parameters = key.into_iter().chain(kinds).map(wire_array).collect();
-        Self { database, insert: insert(contract), parameters }
+        let once = match &contract.once {
+            Once::Ledger(_) => Check::InInsert,
+            Once::Column(key) => Check::After { missing: missing(contract, *key), key: *key },
+        };
+        let columns = contract.columns.iter().map(|column| column.name.clone()).collect();
+        Self { database, insert: insert(contract), parameters, once, columns }
     }
 
     /// Stores the rows; each ends committed, already present or failed. Rows with equal `groups` keep their order: behind
     /// a failed one none of its group is stored.
-    pub async fn write(
+    pub(super) async fn write(
         &self,
         rows: &Masked,
         groups: &[Option<usize>],
@@ -95,9 +117,11 @@ impl Writer {
                 Some(self.store(rows, &part, deadline, &mut written).await?)
             };
             match answer {
-                Some(Stored::All { committed }) => {
+                Some(Stored::All { committed, dropped }) => {
                     written.committed += committed;
-                    written.already_present += part.len() - committed;
+                    written.already_present += part.len().saturating_sub(committed + dropped.len());
+                    blocked.extend(dropped.iter().filter_map(|&row| groups[row]));
+                    written.failed.extend(dropped.into_iter().map(|row| (row, Reason::Dropped)));
                 }
                 Some(Stored::GaveUp(reason)) => {
                     let rest = parts.drain(..).rev().flat_map(|part| part.rows);
@@ -144,9 +168,8 @@ fn split(mut rows: Vec<usize>, parts: &mut Vec<Part>, failed: usize) {
 
 /// What one insert came to.
 enum Stored {
-    All {
-        committed: usize,
-    },
+    /// No row was refused. Those that were dropped on the way are neither committed nor present.
+    All { committed: usize, dropped: Vec<usize> },
     /// One of the rows at least is bad, and none is stored.
     Refused(Refusal),
     /// Nothing is known to be stored, and there is no time to try again.
@@ -176,18 +199,22 @@ impl Writer {
             written.statements += 1;
             let answer = self.insert_within(client, rows, part, deadline).await;
             match answer {
-                Ok(committed) => return Ok(Stored::All { committed }),
+                Ok((committed, dropped)) => return Ok(Stored::All { committed, dropped }),
                 Err(Verdict::Row(refusal)) => return Ok(Stored::Refused(refusal)),
                 Err(Verdict::TimeIsUp) => return Ok(Stored::GaveUp(Reason::Deadline)),
                 Err(Verdict::Fatal(error)) => return Err(error),
                 Err(Verdict::Broken) if was_broken => return Err(WriteError::Broken),
                 // The environment may have been frozen while the server closed the connection: a new one, at once.
-                Err(Verdict::Broken) => was_broken = true,
+                // Its neighbours in the pool will have gone the same way.
+                Err(Verdict::Broken) => {
+                    was_broken = true;
+                    self.database.reset();
+                }
                 Err(Verdict::Transient(sqlstate)) => {
                     debug!(sqlstate, "postgres asks to try again");
                     let wait = jittered(pause);
                     if Instant::now() + wait >= deadline.statement_end() {
-                        return Ok(Stored::GaveUp(gave_up_because_of(sqlstate)));
+                        return Ok(Stored::GaveUp(Reason::Busy { sqlstate }));
                     }
                     sleep(wait).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -203,20 +230,24 @@ impl Writer {
         rows: &Masked,
         part: &[usize],
         deadline: Deadline,
-    ) -> Result<usize, Verdict> {
+    ) -> Result<(usize, Vec<usize>), Verdict> {
         let cancel = client.cancel_token();
-        let answer = timeout_at(deadline.write_end(), self.insert_once(&client, rows, part, deadline)).await;
-        match answer {
-            Ok(Ok(committed)) => Ok(committed),
+        let insert = async {
+            let committed = self.insert_once(&client, rows, part, deadline).await?;
+            let dropped = if committed < part.len() { self.dropped(&client, rows, part).await? } else { Vec::new() };
+            Ok((committed, dropped))
+        };
+        match timeout_at(deadline.write_end(), insert).await {
+            Ok(Ok(stored)) => Ok(stored),
             Ok(Err(error)) => {
-                let verdict = Verdict::of(&error, deadline);
+                let verdict = self.verdict(&error, deadline);
                 if verdict.needs_another_connection() {
-                    self.database.discard(client);
+                    Database::discard(client);
                 }
                 Err(verdict)
             }
             Err(_) => {
-                self.database.discard(client);
+                Database::discard(client);
                 // Should the request be lost, Postgres still has its own time-out.
                 let _ = timeout_at(deadline.answer_end(), self.database.cancel(cancel)).await;
                 Err(Verdict::TimeIsUp)
@@ -241,20 +272,29 @@ impl Writer {
         let (begun, limited, inserted, ended) = futures_util::join!(
             client.batch_execute("begin"),
             client.execute_typed("select set_config('statement_timeout', $1, true)", &limit),
-            client.execute_typed(&self.insert, &parameters),
+            client.query_typed_one(&self.insert, &parameters),
             client.batch_execute("commit"),
         );
         // The insert's own error tells more than those that follow from it.
-        let committed = inserted?;
+        let committed: i64 = inserted?.try_get(0)?;
         begun?;
         limited?;
         ended?;
-        Ok(usize::try_from(committed).expect("as many rows as were sent"))
+        Ok(usize::try_from(committed).expect("a count is not negative"))
     }
-}
 
-fn gave_up_because_of(sqlstate: String) -> Reason {
-    Reason::Busy { sqlstate }
+    /// The rows of a part that are not in the table though Postgres refused none. Only asked when some were not added.
+    async fn dropped(
+        &self,
+        client: &PooledConnection,
+        rows: &Masked,
+        part: &[usize],
+    ) -> Result<Vec<usize>, tokio_postgres::Error> {
+        let Check::After { missing, key } = &self.once else { return Ok(Vec::new()) };
+        let keys = Picked { array: rows.arrays().nth(*key).expect("the key is a column"), rows: part };
+        let places = client.query_typed(missing, &[(&keys, self.parameters[*key].clone())]).await?;
+        places.iter().map(|place| Ok(part[place.try_get::<_, i64>(0)? as usize - 1])).collect()
+    }
 }
 
 fn jittered(pause: Duration) -> Duration {
@@ -279,27 +319,40 @@ enum Verdict {
     Fatal(WriteError),
 }
 
-impl Verdict {
+impl Writer {
     /// **Invariant (Silence):** of the error only the SQLSTATE and names of the schema are kept.
-    fn of(error: &tokio_postgres::Error, deadline: Deadline) -> Self {
+    fn verdict(&self, error: &tokio_postgres::Error, deadline: Deadline) -> Verdict {
         let Some(db) = error.as_db_error() else { return Verdict::Broken };
         let sqlstate = db.code().code().to_owned();
-        match (&sqlstate[..2], db.code()) {
-            (_, &SqlState::QUERY_CANCELED) if Instant::now() + CLOCK_STEP >= deadline.statement_end() => {
-                Verdict::TimeIsUp
-            }
+        let class = sqlstate.get(..2).unwrap_or_default();
+        let is_over = Instant::now() + CLOCK_STEP >= deadline.statement_end();
+        match (class, db.code()) {
+            (_, &SqlState::QUERY_CANCELED) if is_over => Verdict::TimeIsUp,
             (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
-            ("08", _) | (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN) => Verdict::Broken,
-            // 54: a row too large for an index or a page; 44: a view's check option.
-            // P0, 38, 39 and so on: raised by a trigger or a function of the table's owner.
-            ("22" | "23" | "44" | "54" | "P0" | "38" | "39" | "2F" | "09" | "27", _) => Verdict::Row(refusal(db)),
-            ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "28" | "21" | "26" | "34", _) => {
+            _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Verdict::Broken,
+            // Whatever code a trigger raises, it raises it at a row.
+            _ if db.routine() == Some(RAISE) => Verdict::Row(refusal(db)),
+            ("08", _) => Verdict::Broken,
+            (_, &SqlState::INSUFFICIENT_PRIVILEGE) if db.routine() == Some(ROW_SECURITY) => Verdict::Row(refusal(db)),
+            (_, &SqlState::NOT_NULL_VIOLATION) if !self.fills(db.column()) => {
                 Verdict::Fatal(WriteError::Deployment { sqlstate })
             }
-            _ => Verdict::Fatal(WriteError::Unavailable { sqlstate }),
+            ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "26" | "28" | "34", _) => {
+                Verdict::Fatal(WriteError::Deployment { sqlstate })
+            }
+            ("25" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX", _) => {
+                Verdict::Fatal(WriteError::Unavailable { sqlstate })
+            }
+            _ => Verdict::Row(refusal(db)),
         }
     }
 
+    fn fills(&self, column: Option<&str>) -> bool {
+        column.is_some_and(|column| self.columns.iter().any(|filled| filled == column))
+    }
+}
+
+impl Verdict {
     fn needs_another_connection(&self) -> bool {
         matches!(self, Verdict::Broken | Verdict::Fatal(WriteError::Unavailable { .. }))
     }
@@ -307,6 +360,9 @@ impl Verdict {
 
 /// The routine of PostgreSQL in which PL/pgSQL's `raise` ends. What it names as column and constraint may be anything.
 const RAISE: &str = "exec_stmt_raise";
+
+/// The routine of PostgreSQL in which row-level security refuses a row.
+const ROW_SECURITY: &str = "ExecWithCheckOptions";
 
 fn refusal(db: &DbError) -> Refusal {
     let name = |name: Option<&str>| name.filter(|_| db.routine() != Some(RAISE)).map(str::to_owned);
@@ -325,15 +381,28 @@ fn insert(contract: &Contract) -> String {
             let parameters = list((1..=count).map(|i| format!("${i}")));
             let key = quoted(&contract.columns[*key].name);
             format!(
-                "insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
-                 on conflict ({key}) do nothing"
+                "with kept as (insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
+                 on conflict ({key}) do nothing returning 1) select count(*) from kept"
             )
         }
         Once::Ledger(ledger) => insert_with_ledger(ledger, &table, &targets, &values, &names, count),
     }
 }
 
-/// The ledger's insert decides which messages are new; in the same statement, so both tables say the same.
+/// The keys' places, from 1, whose rows are not in the table.
+fn missing(contract: &Contract, key: usize) -> String {
+    let column = &contract.columns[key];
+    format!(
+        "select place from unnest($1) with ordinality as d(c0, place) \
+         where not exists (select from {} as t where t.{} = c0{})",
+        contract.table.quoted(),
+        quoted(&column.name),
+        cast(column.kind)
+    )
+}
+
+/// The ledger's insert decides which messages are new; in the same statement, so both tables say the same. If the table
+/// keeps fewer rows than there are new messages, the division by zero undoes both.
 fn insert_with_ledger(
     ledger: &TableName,
     table: &str,
@@ -348,8 +417,11 @@ fn insert_with_ledger(
         "with d as (select distinct on (id) * from unnest({parameters}) with ordinality as u(id, {names}, place) \
          order by id, place), \
          fresh as (insert into {ledger} (message_id) select id from d on conflict (message_id) do nothing \
-         returning message_id) \
-         insert into {table} ({targets}) select {values} from d join fresh on fresh.message_id = d.id order by d.place"
+         returning message_id), \
+         kept as (insert into {table} ({targets}) select {values} from d join fresh on fresh.message_id = d.id \
+         order by d.place returning 1) \
+         select kept / (kept = fresh)::integer from (select (select count(*) from kept) as kept, \
+         (select count(*) from fresh) as fresh) as counted"
     )
 }
 

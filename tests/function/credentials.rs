@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqs_etl_local::function::{Function, InitFailure};
 use sqs_etl_local::postgres::{TempPostgres, shared_postgres};
 use sqs_etl_local::secrets::{Failure, Secrets};
@@ -149,13 +149,16 @@ fn new_pseudonyms_bear_the_current_key() {
     assert_eq!(prefix[0][0].as_deref(), Some("k2:k2:"));
 }
 
-/// The start fails, and the log says this.
+/// The start fails, and Lambda and the log are told this.
 fn check_start(variables: &[(&str, &str)], expected: &[&str]) {
     let function = function(variables);
     let failure = function.warm_up().expect_err("the function does not start");
-    assert!(matches!(failure, InitFailure::Exited(Some(status)) if status.code() == Some(1)), "{failure:?}");
+    let InitFailure::Reported(error) = failure else { panic!("Lambda was not told: {failure:?}") };
+    let error: Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(error["errorType"], "Function.InitError");
     assert!(function.wait_for_output("the function cannot start", Duration::from_secs(10)));
     for text in expected {
+        assert!(error["errorMessage"].as_str().unwrap().contains(text), "no {text:?} in {error}");
         assert!(function.stdout().contains(text), "no {text:?} in {}", function.stdout());
     }
 }
@@ -243,4 +246,12 @@ fn a_server_without_tls_is_not_talked_to_unless_asked_for_by_name() {
     };
     assert!(text.contains("the server offers no TLS"), "{text}");
     check_start(&[("DATABASE_URL", &(url + "?sslmode=require"))], &["sslmode", "verify-full"]);
+}
+
+#[test]
+fn started_by_hand_it_says_what_it_is() {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_ingest")).env_remove("AWS_LAMBDA_RUNTIME_API").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cargo lambda watch"));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Stage, event, invoke_within, log_lines, login};
+use crate::harness::{Stage, event, invoke_within, log_lines, login, wait_until};
 
 #[test]
 fn a_lock_on_the_table_hands_everything_back_in_time() {
@@ -21,6 +21,8 @@ fn a_lock_on_the_table_hands_everything_back_in_time() {
         // Postgres has given up as well: nobody waits for the lock any more.
         wait_until(|| waiting(&stage) == 0);
     });
+    let gave_up = "canceling statement due to statement timeout";
+    assert!(stage.postgres.log().contains(gave_up), "Postgres gave up by itself, before it was asked to");
     assert_eq!(stage.stored(), 1);
     assert_eq!(stage.invoke(&event(&bodies)).failed_ids(), [] as [&str; 0]);
     assert_eq!(stage.stored(), 20);
@@ -35,12 +37,4 @@ fn lock_is_held(stage: &Stage) -> bool {
 fn waiting(stage: &Stage) -> usize {
     let waiting = "select 1 from pg_locks where not granted and relation = 'user_logins'::regclass";
     stage.sql(waiting).len()
-}
-
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let until = std::time::Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(std::time::Instant::now() < until, "it never became so");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

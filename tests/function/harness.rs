@@ -174,3 +174,12 @@ pub fn login_with(number: usize, changes: &[(&str, Value)]) -> String {
     fields.extend(changes.iter().cloned());
     json!(fields).to_string()
 }
+
+/// Polls until something is so.
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "it never became so");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -18,8 +18,8 @@ fn ten_thousand_rows_take_one_round_trip() {
     proxy.set_delay(Duration::from_millis(300));
     let url = format!("postgres://postgres:postgres@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
     let function = function(&[("DATABASE_URL", &url)]);
-    // The first invocation connects.
-    assert_eq!(invoke(&function, &event(&[login(0)])).failed_ids(), [] as [&str; 0]);
+    // The start connects.
+    function.warm_up().unwrap();
     proxy.reset();
     let bodies: Vec<String> = (0..COUNT).map(login).collect();
     assert_eq!(invoke(&function, &event(&bodies)).failed_ids(), [] as [&str; 0]);

@@ -59,7 +59,7 @@ impl Journal {
         let mut journal = Self::default();
         for line in log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
             match line {
-                Line::BatchDone { batch, span } => drop(journal.batches.insert(span.request_id, batch)),
+                Line::BatchDone { batch, request_id } => drop(journal.batches.insert(request_id, batch)),
                 Line::HandedBack(message) => journal.handed_back.push(message),
             }
         }
@@ -74,16 +74,11 @@ enum Line {
     BatchDone {
         #[serde(flatten)]
         batch: BatchDone,
-        span: Span,
+        #[serde(rename = "requestId")]
+        request_id: String,
     },
     #[serde(rename = "message handed back")]
     HandedBack(HandedBack),
-}
-
-#[derive(Deserialize)]
-struct Span {
-    #[serde(rename = "requestId")]
-    request_id: String,
 }
 
 #[cfg(test)]
@@ -96,7 +91,7 @@ mod tests {
             {"_aws":{"Timestamp":1},"Received":2}
             {"level":"WARN","message":"message handed back","message_id":"m","receive_count":2,"reason":"nul","detail":"d"}
             {"level":"WARN","message":"no database yet","error":"e"}
-            {"message":"batch done","received":3,"committed":1,"already_present":0,"failed":1,"span":{"requestId":"r"}}
+            {"message":"batch done","received":3,"committed":1,"already_present":0,"failed":1,"requestId":"r"}
             not JSON"#;
         let journal = Journal::read(log);
         assert_eq!(journal.batches["r"], BatchDone { committed: 1, already_present: 0, failed: 1 });
