@@ -49,11 +49,13 @@ impl Profile {
         }
     }
 
+    /// What cargo has to be told. Features come together from all packages that are built: for debugging and tests they
+    /// are those of `cargo test --workspace`, so that nothing is compiled twice; otherwise those of what is deployed.
     fn arguments(&self) -> Vec<&str> {
         match self {
-            Self::Debug => vec![],
-            Self::Release => vec!["--release"],
-            Self::Other(name) => vec!["--profile", name],
+            Self::Debug => vec!["--workspace"],
+            Self::Release => vec!["--package", "sqs-etl", "--release"],
+            Self::Other(name) => vec!["--package", "sqs-etl", "--profile", name],
         }
     }
 }
@@ -105,7 +107,7 @@ fn beside_us(profile: &Profile) -> Result<PathBuf> {
         return Ok(sibling);
     }
     bail!(
-        "no function: there is no {} and no {}; build one with `cargo build {} -p sqs-etl --bin {NAME}`, or name one \
+        "no function: there is no {} and no {}; build one with `cargo build {} --bin {NAME}`, or name one \
          with --ingest PATH",
         beside.display(),
         sibling.display(),
@@ -120,7 +122,7 @@ fn build(cargo: &OsString, profile: &Profile, interrupt: &Interrupt) -> Result<P
         command.env_remove(name);
     }
     let mut child = command
-        .args(["build", "--package", "sqs-etl", "--bin", NAME, "--message-format", "json-render-diagnostics"])
+        .args(["build", "--bin", NAME, "--message-format", "json-render-diagnostics"])
         .args(["--manifest-path", MANIFEST])
         .args(profile.arguments())
         .stdin(Stdio::null())
