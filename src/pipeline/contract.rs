@@ -213,17 +213,6 @@ impl Contract {
             Source::Attribute(name) => FieldName::new(&format!("$attribute.{name}")),
         }
     }
-
-    /// Whether a mask needs the masking key.
-    pub fn needs_key(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column.mask, Some(Mask::HmacSha256 { .. })))
-    }
-
-    /// The column that leaves the least room for a key id, and how many characters it leaves; `None` if any id fits.
-    pub fn least_room_for_key_id(&self) -> Option<(&Column, u32)> {
-        let rooms = self.columns.iter().filter_map(|column| Some((column, column.room_for_key_id()?)));
-        rooms.min_by_key(|(_, room)| *room)
-    }
 }
 
 impl Column {

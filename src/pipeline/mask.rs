@@ -13,7 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::array::{Array, Texts};
-use super::contract::{Column, Contract, Mask, Once};
+use super::contract::{Column, Contract, Mask};
 use super::validate::Valid;
 use super::value::{Type, Value};
 
@@ -210,7 +210,7 @@ impl Masker {
     pub(super) fn new(contract: &Contract, keys: &Keys) -> Result<Self, KeyError> {
         let columns =
             contract.columns.iter().map(|column| Ok((column.kind, method(column, keys)?))).collect::<Result<_, _>>()?;
-        Ok(Self { columns, has_ledger: matches!(contract.once, Once::Ledger(_)) })
+        Ok(Self { columns, has_ledger: contract.ledger().is_some() })
     }
 
     /// Masks rows into arrays.
@@ -243,10 +243,8 @@ fn method(column: &Column, keys: &Keys) -> Result<Method, KeyError> {
 
 fn pseudonym(column: &Column, domain: &str, keys: &Keys) -> Result<Method, KeyError> {
     let prefix = format!("{}:", keys.current);
-    let needed = prefix.len() + 2 * Sha256::output_size();
-    if let Type::Varchar(max) = column.kind
-        && (max as usize) < needed
-    {
+    if column.room_for_key_id().is_some_and(|room| (room as usize) < keys.current.len()) {
+        let needed = prefix.len() + 2 * Sha256::output_size();
         return Err(KeyError::NarrowColumn { column: column.name.clone(), id: keys.current.clone(), needed });
     }
     let mut state = Hmac::<Sha256>::new_from_slice(keys.current_key()).expect("HMAC takes keys of any length");

@@ -78,7 +78,7 @@ enum Wrong {
 
 impl Wrong {
     fn at(self, field: FieldName, column: &Column) -> Reason {
-        let expected = input_type(column);
+        let expected = column.checked_as();
         match self {
             Wrong::NotAnAddress => Reason::Malformed { field, expected: Form::IpAddress },
             Wrong::NotAVersion => Reason::Malformed { field, expected: Form::Version },
@@ -97,16 +97,11 @@ impl Wrong {
     }
 }
 
-/// The type of the value before its mask: a mask takes any text and makes one that fits the column.
-fn input_type(column: &Column) -> Type {
-    if column.mask.is_some() { Type::Text } else { column.kind }
-}
-
 fn typed<'a>(column: &Column, json: Json<'a>) -> Result<Value<'a>, Wrong> {
     if column.parse.is_some() && json != Json::Null {
         return Err(Wrong::Unfit(Unfit::WrongType));
     }
-    Value::from_json(input_type(column), json).map_err(Wrong::Unfit)
+    Value::from_json(column.checked_as(), json).map_err(Wrong::Unfit)
 }
 
 /// `is_spelled`: the text may stand for a value of another type, because its source knows no types.
@@ -120,8 +115,8 @@ fn typed_text<'a>(column: &Column, text: Cow<'a, str>, is_spelled: bool) -> Resu
     }
     match column.parse {
         Some(Parse::Version) => version(&text, column.kind),
-        None if is_spelled => Value::from_text(input_type(column), text).map_err(Wrong::Unfit),
-        None => Value::from_json(input_type(column), Json::String(text)).map_err(Wrong::Unfit),
+        None if is_spelled => Value::from_text(column.checked_as(), text).map_err(Wrong::Unfit),
+        None => Value::from_json(column.checked_as(), Json::String(text)).map_err(Wrong::Unfit),
     }
 }
 
@@ -161,11 +156,11 @@ fn system_value<'a>(
         (System::MessageId, Type::Uuid) => {
             return Uuid::try_parse(&message.id).map(Value::Uuid).map_err(|_| Reason::MessageId);
         }
-        (System::MessageId, _) => Value::from_json(input_type(column), Json::String(Cow::Borrowed(&message.id))),
+        (System::MessageId, _) => Value::from_json(column.checked_as(), Json::String(Cow::Borrowed(&message.id))),
         (System::SentAt, _) => sent(Value::timestamp_from_unix_millis),
         (System::SentDate, _) => sent(Value::date_from_unix_millis),
         (System::MessageGroupId, _) => match &message.group {
-            Some(group) => Value::from_json(input_type(column), Json::String(Cow::Borrowed(group))),
+            Some(group) => Value::from_json(column.checked_as(), Json::String(Cow::Borrowed(group))),
             None => Ok(Value::Null),
         },
         (System::ReceiveCount, kind) => match message.receive_count {

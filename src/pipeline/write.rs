@@ -14,7 +14,7 @@ use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
 use tracing::debug;
 
 use super::array::Array;
-use super::contract::{Contract, Once, TableName};
+use super::contract::{Column, Contract, Once, TableName};
 use super::deadline::Deadline;
 use super::mask::Masked;
 use super::outcome::{Reason, Refusal};
@@ -85,7 +85,7 @@ impl Writer {
     /// **Invariant (Seal):** not public, so that nobody gives it rows that were masked by another contract.
     pub(super) fn new(contract: &Contract, database: Database) -> Self {
         let kinds = contract.columns.iter().map(|column| column.kind);
-        let key = matches!(contract.once, Once::Ledger(_)).then_some(Type::Uuid);
+        let key = contract.ledger().map(|_| Type::Uuid);
         let parameters = key.into_iter().chain(kinds).map(wire_array).collect();
         let once = match &contract.once {
             Once::Ledger(_) => Check::InInsert,
@@ -372,14 +372,14 @@ fn refusal(db: &DbError) -> Refusal {
 /// `insert into "t" ("a", "b") select "c0", "c1" from unnest($1, $2) …`, idempotent by the contract's way.
 fn insert(contract: &Contract) -> String {
     let count = contract.columns.len();
-    let targets = list(contract.columns.iter().map(|column| quoted(&column.name)));
+    let targets = list(contract.columns.iter().map(Column::quoted));
     let values = list(contract.columns.iter().enumerate().map(|(i, column)| format!("c{i}{}", cast(column.kind))));
     let names = list((0..count).map(|i| format!("c{i}")));
     let table = contract.table.quoted();
     match &contract.once {
         Once::Column(key) => {
             let parameters = list((1..=count).map(|i| format!("${i}")));
-            let key = quoted(&contract.columns[*key].name);
+            let key = contract.columns[*key].quoted();
             format!(
                 "with kept as (insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
                  on conflict ({key}) do nothing returning 1) select count(*) from kept"
@@ -396,7 +396,7 @@ fn missing(contract: &Contract, key: usize) -> String {
         "select place from unnest($1) with ordinality as d(c0, place) \
          where not exists (select from {} as t where t.{} = c0{})",
         contract.table.quoted(),
-        quoted(&column.name),
+        column.quoted(),
         cast(column.kind)
     )
 }
@@ -427,10 +427,6 @@ fn insert_with_ledger(
 
 fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// What turns the travelling type into the column's.

@@ -112,8 +112,6 @@ mod tests {
         assert_eq!(contract.columns[4].mask, Some(Mask::HmacSha256 { domain: "device_id".to_owned() }));
         assert_eq!(contract.columns[6].parse, Some(Parse::Version));
         assert_eq!(contract.columns[7].default, Some(DefaultValue::System(System::SentDate)));
-        assert_eq!(contract.least_room_for_key_id().map(|(_, room)| room), Some(256 - 65));
-        assert!(contract.needs_key());
     }
 
     #[test]
