@@ -23,7 +23,7 @@ pub fn counted(count: usize, noun: &str) -> String {
 }
 
 /// `row`, `rows`; `batch`, `batches`.
-pub fn plural(count: usize, noun: &str) -> String {
+fn plural(count: usize, noun: &str) -> String {
     let ending = if noun.ends_with("ch") { "es" } else { "s" };
     format!("{noun}{}", if count == 1 { "" } else { ending })
 }

@@ -61,7 +61,7 @@ fn is_empty(folder: &Path) -> bool {
 fn made_up_logins_are_stored_or_handed_back_and_none_is_lost() {
     let screen = screen(&["demo", "--count", "60"]);
     assert_line(&screen, &["60", "sent"]);
-    assert_line(&screen, &["=", "52", "stored, as rows of user_logins"]);
+    assert_line(&screen, &["=", "52", "stored in user_logins"]);
     assert_line(&screen, &["+", "8", "in the dead-letter queue; none lost, none in both"]);
     assert_line(&screen, &["+", "5", "no change: delivered twice by the queue"]);
     assert_line(&screen, &["+", "no change: function killed between commit and answer"]);
@@ -115,7 +115,7 @@ fn messages_come_from_stdin_too() {
     let message = br#"{"user_id":"me","device_id":"mine","ip":"::ffff:192.0.2.1"}"#;
     child.stdin.take().unwrap().write_all(message).unwrap();
     let screen = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    assert_line(&screen, &["=", "1", "stored, as row of user_logins"]);
+    assert_line(&screen, &["=", "1", "stored in user_logins"]);
     assert_line(&screen, &["1 device, none of them seen twice"]);
 }
 

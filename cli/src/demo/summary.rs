@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ingest::Profile;
 use crate::terminal::Paint;
-use crate::words::{counted, median, milliseconds, number, plural, shortened, times};
+use crate::words::{counted, median, milliseconds, number, shortened, times};
 
 use super::delivery::MAX_RECEIVES;
 use super::facts::{COLUMNS, Facts, Failures, Visitor};
@@ -69,7 +69,7 @@ fn sums(facts: &Facts, plan: &Plan, screen: &Screen) -> Section {
     let paint = screen.paint;
     let mut lines = vec![
         sum(' ', facts.sent, &format!("sent{}", blank_lines(plan))),
-        sum('=', facts.stored, &format!("stored, as {} of user_logins", plural(facts.stored, "row"))),
+        sum('=', facts.stored, "stored in user_logins"),
         sum('+', facts.dead, "in the dead-letter queue"),
     ];
     let faults =
