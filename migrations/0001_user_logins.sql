@@ -16,5 +16,5 @@ create table if not exists user_logins (
 --
 --     grant insert, select (message_id) on user_logins to sqs_etl;
 --
--- `on conflict (message_id) do nothing` reads that one column, hence the `select` on it. The function never reads, changes
+-- `on conflict (message_id) do nothing` and the check that no row was dropped read that one column, hence the `select`. The function never reads, changes
 -- or deletes a row otherwise.

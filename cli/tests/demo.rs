@@ -78,6 +78,8 @@ fn made_up_logins_are_stored_or_handed_back_and_none_is_lost() {
 fn the_summary_fits_a_screen_and_shows_no_personal_value_and_no_colour_to_a_file() {
     let output = run(&["demo", "--count", "60", "--seed", "2"]);
     let screen = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_line(&screen, &["Table user_logins, first 5"]);
     assert!(screen.lines().count() <= 45, "{screen}");
     assert!(screen.lines().all(|line| line.chars().count() <= 100), "{screen}");
     let all = screen + &String::from_utf8_lossy(&output.stderr);
@@ -114,7 +116,9 @@ fn messages_come_from_stdin_too() {
     let mut child = sqs_etl(&["demo", "--messages", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let message = br#"{"user_id":"me","device_id":"mine","ip":"::ffff:192.0.2.1"}"#;
     child.stdin.take().unwrap().write_all(message).unwrap();
-    let screen = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let screen = String::from_utf8(output.stdout).unwrap();
     assert_line(&screen, &["=", "1", "stored in user_logins"]);
     assert_line(&screen, &["1 device, none of them seen twice"]);
 }

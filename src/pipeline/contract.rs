@@ -50,7 +50,7 @@ pub enum Once {
     Ledger(TableName),
 }
 
-/// One column of the table and how its value comes about: source, default, canonical form, type, rules, mask.
+/// One column of the table and how its value comes about: source, canonical form, type, default, rules, mask.
 #[derive(Debug)]
 pub struct Column {
     pub(crate) name: String,

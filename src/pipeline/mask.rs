@@ -303,7 +303,7 @@ fn push_network(text: &str, buffer: &mut String) {
     written.expect("writing to a string does not fail");
 }
 
-/// `***` and the last characters. A text that would be half shown or more keeps nothing.
+/// `***` and the last characters. A text of which more than half would be shown keeps nothing.
 fn push_tail(text: &str, count: usize, buffer: &mut String) {
     buffer.push_str(DROPPED);
     let length = text.chars().count();

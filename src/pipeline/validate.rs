@@ -1,4 +1,4 @@
-//! From a record to a valid row: each column's source, default, canonical form, type and rules, in this order. Masks come
+//! From a record to a valid row: each column's source, canonical form, type, default and rules, in this order. Masks come
 //! later: personal values are still in clear here, in their canonical form.
 
 use std::borrow::Cow;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
 use tracing::debug;
@@ -73,6 +74,7 @@ fn deployment_hint(sqlstate: &str) -> &'static str {
         "23502" => {
             "a column that the contract does not fill must not be null: add it to the contract, or give it a default"
         }
+        "42883" => "the column of [once] has another type than the contract says",
         "42P10" => "the column of [once] has no unique index",
         "42804" => "a column has another type than the contract says",
         _ => "compare the contract with the table",
@@ -127,9 +129,9 @@ impl Writer {
                     let rest = parts.drain(..).rev().flat_map(|part| part.rows);
                     written.failed.extend(part.into_iter().chain(rest).map(|row| (row, reason.clone())));
                 }
-                Some(Stored::Refused(refusal)) if part.len() == 1 => {
+                Some(Stored::Refused(reason)) if part.len() == 1 => {
                     blocked.extend(groups[part[0]]);
-                    written.failed.push((part[0], Reason::Refused(refusal)));
+                    written.failed.push((part[0], reason));
                 }
                 Some(Stored::Refused(_)) | None => split(part, &mut parts, written.failed.len()),
             }
@@ -171,7 +173,7 @@ enum Stored {
     /// No row was refused. Those that were dropped on the way are neither committed nor present.
     All { committed: usize, dropped: Vec<usize> },
     /// One of the rows at least is bad, and none is stored.
-    Refused(Refusal),
+    Refused(Reason),
     /// Nothing is known to be stored, and there is no time to try again.
     GaveUp(Reason),
 }
@@ -200,7 +202,7 @@ impl Writer {
             let answer = self.insert_within(client, rows, part, deadline).await;
             match answer {
                 Ok((committed, dropped)) => return Ok(Stored::All { committed, dropped }),
-                Err(Verdict::Row(refusal)) => return Ok(Stored::Refused(refusal)),
+                Err(Verdict::Row(reason)) => return Ok(Stored::Refused(reason)),
                 Err(Verdict::TimeIsUp) => return Ok(Stored::GaveUp(Reason::Deadline)),
                 Err(Verdict::Fatal(error)) => return Err(error),
                 Err(Verdict::Broken) if was_broken => return Err(WriteError::Broken),
@@ -234,7 +236,8 @@ impl Writer {
         let cancel = client.cancel_token();
         let insert = async {
             let committed = self.insert_once(&client, rows, part, deadline).await?;
-            let dropped = if committed < part.len() { self.dropped(&client, rows, part).await? } else { Vec::new() };
+            let dropped =
+                if committed < part.len() { self.dropped(&client, rows, part, deadline).await? } else { Vec::new() };
             Ok((committed, dropped))
         };
         match timeout_at(deadline.write_end(), insert).await {
@@ -255,7 +258,7 @@ impl Writer {
         }
     }
 
-    /// Four statements in one flight: the answers are waited for together, so it is one round trip.
+    /// How many of the rows were added.
     async fn insert_once(
         &self,
         client: &PooledConnection,
@@ -266,20 +269,8 @@ impl Writer {
         let arrays: Vec<Picked> = rows.arrays().map(|array| Picked { array, rows: part }).collect();
         let parameters: Vec<(&(dyn ToSql + Sync), Wire)> =
             arrays.iter().zip(&self.parameters).map(|(array, wire)| (array as _, wire.clone())).collect();
-        let left = deadline.statement_end().saturating_duration_since(Instant::now()).as_millis().max(1).to_string();
-        let limit: [(&(dyn ToSql + Sync), Wire); 1] = [(&left, Wire::TEXT)];
-
-        let (begun, limited, inserted, ended) = futures_util::join!(
-            client.batch_execute("begin"),
-            client.execute_typed("select set_config('statement_timeout', $1, true)", &limit),
-            client.query_typed_one(&self.insert, &parameters),
-            client.batch_execute("commit"),
-        );
-        // The insert's own error tells more than those that follow from it.
-        let committed: i64 = inserted?.try_get(0)?;
-        begun?;
-        limited?;
-        ended?;
+        let counted = in_one_flight(client, &self.insert, &parameters, deadline).await?;
+        let committed: i64 = counted.first().expect("a count is one row").try_get(0)?;
         Ok(usize::try_from(committed).expect("a count is not negative"))
     }
 
@@ -289,12 +280,37 @@ impl Writer {
         client: &PooledConnection,
         rows: &Masked,
         part: &[usize],
+        deadline: Deadline,
     ) -> Result<Vec<usize>, tokio_postgres::Error> {
         let Check::After { missing, key } = &self.once else { return Ok(Vec::new()) };
         let keys = Picked { array: rows.arrays().nth(*key).expect("the key is a column"), rows: part };
-        let places = client.query_typed(missing, &[(&keys, self.parameters[*key].clone())]).await?;
+        let places = in_one_flight(client, missing, &[(&keys, self.parameters[*key].clone())], deadline).await?;
         places.iter().map(|place| Ok(part[place.try_get::<_, i64>(0)? as usize - 1])).collect()
     }
+}
+
+/// A statement in a transaction that limits its time. The four are sent together and their answers waited for together, so
+/// it is one round trip.
+async fn in_one_flight(
+    client: &PooledConnection,
+    statement: &str,
+    parameters: &[(&(dyn ToSql + Sync), Wire)],
+    deadline: Deadline,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let left = deadline.statement_end().saturating_duration_since(Instant::now()).as_millis().max(1).to_string();
+    let limit: [(&(dyn ToSql + Sync), Wire); 1] = [(&left, Wire::TEXT)];
+    let (begun, limited, answered, ended) = futures_util::join!(
+        client.batch_execute("begin"),
+        client.execute_typed("select set_config('statement_timeout', $1, true)", &limit),
+        client.query_typed(statement, parameters),
+        client.batch_execute("commit"),
+    );
+    // The statement's own error tells more than those that follow from it.
+    let rows = answered?;
+    begun?;
+    limited?;
+    ended?;
+    Ok(rows)
 }
 
 fn jittered(pause: Duration) -> Duration {
@@ -310,7 +326,7 @@ const CLOCK_STEP: Duration = Duration::from_millis(10);
 /// What an error of Postgres means for the rows that it was about.
 enum Verdict {
     /// A row is bad, for ever.
-    Row(Refusal),
+    Row(Reason),
     /// It may go well in a moment.
     Transient(String),
     /// The connection is dead.
@@ -330,10 +346,16 @@ impl Writer {
             (_, &SqlState::QUERY_CANCELED) if is_over => Verdict::TimeIsUp,
             (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
             _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Verdict::Broken,
-            // Whatever code a trigger raises, it raises it at a row.
-            _ if db.routine() == Some(RAISE) => Verdict::Row(refusal(db)),
+            // Whatever else a trigger raises, it raises it at a row.
+            _ if db.routine() == Some(RAISE) => Verdict::Row(Reason::Refused(refusal(db))),
             ("08", _) => Verdict::Broken,
-            (_, &SqlState::INSUFFICIENT_PRIVILEGE) if db.routine() == Some(ROW_SECURITY) => Verdict::Row(refusal(db)),
+            (_, &SqlState::INSUFFICIENT_PRIVILEGE) if db.routine() == Some(ROW_SECURITY) => {
+                Verdict::Row(Reason::Refused(refusal(db)))
+            }
+            // The insert's own comparison of counts; one inside a trigger or a cast has a context.
+            (_, &SqlState::DIVISION_BY_ZERO) if matches!(self.once, Check::InInsert) && db.where_().is_none() => {
+                Verdict::Row(Reason::Dropped)
+            }
             (_, &SqlState::NOT_NULL_VIOLATION) if !self.fills(db.column()) => {
                 Verdict::Fatal(WriteError::Deployment { sqlstate })
             }
@@ -343,7 +365,7 @@ impl Writer {
             ("25" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX", _) => {
                 Verdict::Fatal(WriteError::Unavailable { sqlstate })
             }
-            _ => Verdict::Row(refusal(db)),
+            _ => Verdict::Row(Reason::Refused(refusal(db))),
         }
     }
 
@@ -377,12 +399,16 @@ fn insert(contract: &Contract) -> String {
     let names = list((0..count).map(|i| format!("c{i}")));
     let table = contract.table.quoted();
     match &contract.once {
+        // The last condition is always true. It has Postgres compare the types of key and column at the first batch, not at
+        // the first redelivery.
         Once::Column(key) => {
             let parameters = list((1..=count).map(|i| format!("${i}")));
+            let kind = contract.columns[*key].kind;
             let key = contract.columns[*key].quoted();
             format!(
                 "with kept as (insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
-                 on conflict ({key}) do nothing returning 1) select count(*) from kept"
+                 on conflict ({key}) do nothing returning 1) select count(*) from kept \
+                 where not exists (select from {table} as t where t.{key} = null::{kind} and false)"
             )
         }
         Once::Ledger(ledger) => insert_with_ledger(ledger, &table, &targets, &values, &names, count),

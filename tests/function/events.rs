@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{Answer, Stage, count, event, log_lines, login, login_with, message_id};
+use crate::harness::{Answer, Scene, count, event, log_lines, login, login_with, message_id};
 
 /// What is expected of an event.
 #[derive(Deserialize)]
@@ -68,21 +68,21 @@ fn every_event_gets_its_expected_answer() {
 fn check(name: &str) {
     let read = |suffix: &str| std::fs::read_to_string(folder().join(format!("{name}{suffix}"))).unwrap();
     let expected: Expected = serde_json::from_str(&read(".expected.json")).unwrap();
-    let stage = Stage::new();
+    let scene = Scene::new();
     for statement in &expected.setup {
-        stage.sql(statement);
+        scene.sql(statement);
     }
     for delivery in 1..=expected.deliveries {
-        let answer = stage.invoke(&read(".json"));
+        let answer = scene.invoke(&read(".json"));
         check_answer(name, &expected, &answer);
         if expected.error.is_none() {
-            log_lines(&stage.function, "batch done", delivery);
-            check_reasons(name, &expected, &stage);
+            log_lines(&scene.function, "batch done", delivery);
+            check_reasons(name, &expected, &scene);
         }
     }
-    assert_eq!(stage.stored(), expected.stored, "rows after {name}: {}", expected.why);
+    assert_eq!(scene.stored(), expected.stored, "rows after {name}: {}", expected.why);
     for (id, version) in &expected.app_version {
-        let row = stage.sql(&format!("select app_version from user_logins where message_id = '{id}'"));
+        let row = scene.sql(&format!("select app_version from user_logins where message_id = '{id}'"));
         assert_eq!(row[0][0].as_deref(), Some(version.to_string().as_str()), "the version of {id} in {name}");
     }
 }
@@ -97,8 +97,8 @@ fn check_answer(name: &str, expected: &Expected, answer: &Answer) {
     }
 }
 
-fn check_reasons(name: &str, expected: &Expected, stage: &Stage) {
-    let lines = log_lines(&stage.function, "message handed back", expected.reasons.len());
+fn check_reasons(name: &str, expected: &Expected, scene: &Scene) {
+    let lines = log_lines(&scene.function, "message handed back", expected.reasons.len());
     let found: BTreeMap<String, String> = lines
         .iter()
         .map(|line| (line["message_id"].as_str().unwrap().to_owned(), line["reason"].as_str().unwrap().to_owned()))
@@ -108,10 +108,10 @@ fn check_reasons(name: &str, expected: &Expected, stage: &Stage) {
 
 #[test]
 fn a_good_message_becomes_one_masked_row() {
-    let stage = Stage::new();
+    let scene = Scene::new();
     let body = login_with(1, &[("ip", "::ffff:192.0.2.1".into()), ("device_id", "593-47-5928".into())]);
-    assert_eq!(stage.invoke(&event(&[body])).failed_ids(), [] as [&str; 0]);
-    let row = stage.sql("select message_id, user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date from user_logins").remove(0);
+    assert_eq!(scene.invoke(&event(&[body])).failed_ids(), [] as [&str; 0]);
+    let row = scene.sql("select message_id, user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date from user_logins").remove(0);
     let row: Vec<&str> = row.iter().map(|field| field.as_deref().unwrap_or("null")).collect();
     // printf 'ip\000192.0.2.1' | openssl dgst -sha256 -hmac KEY, and the same with 'device_id\000593-47-5928'.
     let ip = "k1:ac2addf57a1c68da5e252093014c5728c1b7c73ee63469213d8e6d8a2b63e5e2";
@@ -121,11 +121,11 @@ fn a_good_message_becomes_one_masked_row() {
 
 #[test]
 fn a_body_of_one_mebibyte_is_a_message_like_any_other() {
-    let stage = Stage::new();
+    let scene = Scene::new();
     let long = "9".repeat(1_048_576 - login_with(0, &[("device_id", "".into())]).len());
     let bodies =
         [login_with(0, &[("device_id", long.clone().into())]), login_with(1, &[("user_id", long.into())]), login(2)];
     assert_eq!(bodies[0].len(), 1_048_576);
-    assert_eq!(stage.invoke(&event(&bodies)).failed_ids(), [message_id(1)]);
-    assert_eq!(count(&stage.sql("select count(*) from user_logins")), 2);
+    assert_eq!(scene.invoke(&event(&bodies)).failed_ids(), [message_id(1)]);
+    assert_eq!(count(&scene.sql("select count(*) from user_logins")), 2);
 }

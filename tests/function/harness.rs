@@ -13,13 +13,13 @@ pub const MASKING_KEY: &str = "0123456789abcdef0123456789abcdef";
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A function that writes into a fresh database with the project's migrations.
-pub struct Stage {
+pub struct Scene {
     pub postgres: &'static TempPostgres,
     pub database: String,
     pub function: Function,
 }
 
-impl Stage {
+impl Scene {
     /// The function as it is deployed, but for the database.
     pub fn new() -> Self {
         Self::with(&[])

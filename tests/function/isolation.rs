@@ -4,7 +4,7 @@ use sqs_etl_local::function::Function;
 use sqs_etl_local::postgres::shared_postgres;
 
 use crate::harness::{
-    Answer, Stage, count, event, fresh_database, function, function_config, invoke, log_lines, login, login_with,
+    Answer, Scene, count, event, fresh_database, function, function_config, invoke, log_lines, login, login_with,
     message_id, wait_until, without_tls,
 };
 
@@ -22,17 +22,17 @@ fn batch() -> String {
 }
 
 /// Of the batch's three messages the toaster fails, for this reason, and the others are stored.
-fn check(stage: &Stage, reason: &str) {
-    assert_eq!(stage.invoke(&batch()).failed_ids(), [message_id(1)]);
-    assert_eq!(stage.stored(), 2);
-    assert_eq!(log_lines(&stage.function, "message handed back", 1)[0]["reason"], reason);
+fn check(scene: &Scene, reason: &str) {
+    assert_eq!(scene.invoke(&batch()).failed_ids(), [message_id(1)]);
+    assert_eq!(scene.stored(), 2);
+    assert_eq!(log_lines(&scene.function, "message handed back", 1)[0]["reason"], reason);
 }
 
 fn check_trigger(statement: &str, reason: &str) {
-    let stage = Stage::new();
-    stage.sql(&at_toasters(statement));
-    check(&stage, reason);
-    let line = &log_lines(&stage.function, "batch done", 1)[0];
+    let scene = Scene::new();
+    scene.sql(&at_toasters(statement));
+    check(&scene, reason);
+    let line = &log_lines(&scene.function, "batch done", 1)[0];
     assert_eq!((&line["committed"], &line["already_present"]), (&2.into(), &0.into()));
 }
 
@@ -52,22 +52,42 @@ fn a_row_that_a_trigger_drops_is_handed_back() {
 }
 
 #[test]
+fn beside_a_dropped_row_a_redelivered_one_is_still_known() {
+    let scene = Scene::new();
+    scene.sql(&at_toasters("return null;"));
+    for _ in 0..2 {
+        assert_eq!(scene.invoke(&batch()).failed_ids(), [message_id(1)]);
+    }
+    let line = &log_lines(&scene.function, "batch done", 2)[1];
+    assert_eq!((&line["committed"], &line["already_present"]), (&0.into(), &2.into()));
+}
+
+#[test]
+fn a_key_column_of_another_type_is_a_fault_of_the_first_batch() {
+    let scene = Scene::new();
+    scene.sql("alter table user_logins alter column message_id type text");
+    let Answer::Error { text, .. } = scene.invoke(&batch()) else { panic!("it goes well until a redelivery") };
+    assert!(text.contains("42883") && text.contains("[once]"), "{text}");
+    assert_eq!(scene.stored(), 0);
+}
+
+#[test]
 fn with_a_ledger_a_row_that_a_trigger_drops_is_handed_back_and_not_in_the_ledger() {
     let built_in = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/contract.toml")).unwrap();
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-dropped.toml", std::process::id()));
     std::fs::write(&path, built_in.replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"")).unwrap();
-    let stage = Stage::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
-    stage.sql("alter table user_logins drop column message_id");
-    stage.sql(&at_toasters("return null;"));
-    check(&stage, "refused");
-    assert_eq!(count(&stage.sql("select count(*) from sqs_etl_messages")), 2);
-    stage.sql("drop trigger at_toasters on user_logins");
+    let scene = Scene::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
+    scene.sql("alter table user_logins drop column message_id");
+    scene.sql(&at_toasters("return null;"));
+    check(&scene, "dropped");
+    assert_eq!(count(&scene.sql("select count(*) from sqs_etl_messages")), 2);
+    scene.sql("drop trigger at_toasters on user_logins");
     assert_eq!(
-        stage.invoke(&batch()).failed_ids(),
+        scene.invoke(&batch()).failed_ids(),
         [] as [&str; 0],
         "mended, the message is stored at its next delivery"
     );
-    assert_eq!(stage.stored(), 3);
+    assert_eq!(scene.stored(), 3);
 }
 
 #[test]
@@ -83,15 +103,15 @@ fn a_row_that_row_level_security_refuses_fails_alone() {
     );
     postgres.sql(&database, &policies).unwrap();
     let url = without_tls(&postgres.url_as(&role, "p", &database));
-    let stage = Stage { postgres, database, function: function(&[("DATABASE_URL", &url)]) };
-    check(&stage, "refused");
+    let scene = Scene { postgres, database, function: function(&[("DATABASE_URL", &url)]) };
+    check(&scene, "refused");
 }
 
 #[test]
 fn a_column_that_the_contract_does_not_fill_is_a_fault_of_the_deployment() {
-    let stage = Stage::new();
-    stage.sql("alter table user_logins add column tenant text not null");
-    let Answer::Error { kind, text } = stage.invoke(&batch()) else { panic!("one by one they were handed back") };
+    let scene = Scene::new();
+    scene.sql("alter table user_logins add column tenant text not null");
+    let Answer::Error { kind, text } = scene.invoke(&batch()) else { panic!("one by one they were handed back") };
     assert_eq!(kind, "Database");
     assert!(text.contains("23502") && text.contains("add it to the contract"), "{text}");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Stage, event, invoke, log_lines, login_with, message_id};
+use crate::harness::{Answer, Scene, event, invoke, log_lines, login_with, message_id};
 
 /// Planted in every field. In mixed case, so that a value that was lower-cased or hashed on the way is found as well as one
 /// that was copied, and searched for without regard to case.
@@ -84,8 +84,8 @@ fn planted_event(bodies: &[String]) -> String {
     event.to_string()
 }
 
-fn check_silence(stage: &Stage, answers: &[Answer]) {
-    let outputs = [stage.function.stdout(), stage.function.stderr(), format!("{answers:?}")];
+fn check_silence(scene: &Scene, answers: &[Answer]) {
+    let outputs = [scene.function.stdout(), scene.function.stderr(), format!("{answers:?}")];
     for output in outputs {
         let found = output.lines().find(|line| line.to_lowercase().contains(&PLANT.to_lowercase()));
         assert!(found.is_none(), "a value got out: {found:?}");
@@ -97,53 +97,53 @@ fn check_silence(stage: &Stage, answers: &[Answer]) {
 
 #[test]
 fn a_failing_message_tells_nothing_of_itself() {
-    let stage = Stage::with(&[("RUST_LOG", "trace")]);
-    stage.sql(REFUSALS);
+    let scene = Scene::with(&[("RUST_LOG", "trace")]);
+    scene.sql(REFUSALS);
     let bodies = failing_bodies();
-    let answer = stage.invoke(&planted_event(&bodies));
+    let answer = scene.invoke(&planted_event(&bodies));
     assert_eq!(answer.failed_ids(), (0..bodies.len()).map(message_id).collect::<Vec<_>>(), "each of them fails");
-    let lines = log_lines(&stage.function, "message handed back", bodies.len());
+    let lines = log_lines(&scene.function, "message handed back", bodies.len());
     let refused: Vec<&str> =
         lines.iter().filter(|l| l["reason"] == "refused").map(|l| l["detail"].as_str().unwrap()).collect();
     assert_eq!(refused.len(), 5, "{refused:?}");
     for sqlstate in ["23514", "P0001", "22P02", "23505"] {
         assert!(refused.iter().any(|detail| detail.contains(sqlstate)), "no {sqlstate} in {refused:?}");
     }
-    log_lines(&stage.function, "batch done", 1);
-    assert!(stage.function.stdout().contains("\"_aws\""), "the metrics are among what is searched");
-    check_silence(&stage, &[answer]);
-    assert_eq!(stage.stored(), 1, "nothing but the row that was there");
+    log_lines(&scene.function, "batch done", 1);
+    assert!(scene.function.stdout().contains("\"_aws\""), "the metrics are among what is searched");
+    check_silence(&scene, &[answer]);
+    assert_eq!(scene.stored(), 1, "nothing but the row that was there");
 }
 
 #[test]
 fn a_failing_invocation_tells_nothing_of_its_messages() {
-    let stage = Stage::with(&[("RUST_LOG", "trace")]);
+    let scene = Scene::with(&[("RUST_LOG", "trace")]);
     let good = login_with(1, &[("user_id", json!(PLANT)), ("ip", json!("192.0.2.77"))]);
-    stage.sql("alter table user_logins rename column locale to region");
+    scene.sql("alter table user_logins rename column locale to region");
     let answers = [
-        stage.invoke(&planted_event(&[good])),
-        stage.invoke(&format!("{{\"Records\": [{{\"messageId\": 593475928, \"body\": \"{PLANT}\"}}]}}")),
-        stage.invoke(&format!("{{\"Records\": [{{\"messageId\": null, \"body\": \"{PLANT}\"}}]}}")),
-        stage.invoke(&format!("{{\"Records\": \"{PLANT}\"}}")),
-        stage.invoke(&format!("\"{PLANT}\"")),
-        stage.invoke(&format!("{{\"{PLANT}\": 593475928}}")),
+        scene.invoke(&planted_event(&[good])),
+        scene.invoke(&format!("{{\"Records\": [{{\"messageId\": 593475928, \"body\": \"{PLANT}\"}}]}}")),
+        scene.invoke(&format!("{{\"Records\": [{{\"messageId\": null, \"body\": \"{PLANT}\"}}]}}")),
+        scene.invoke(&format!("{{\"Records\": \"{PLANT}\"}}")),
+        scene.invoke(&format!("\"{PLANT}\"")),
+        scene.invoke(&format!("{{\"{PLANT}\": 593475928}}")),
     ];
     for answer in &answers {
         assert!(matches!(answer, Answer::Error { .. }), "{answer:?}");
     }
-    log_lines(&stage.function, "the batch failed and will be redelivered", answers.len());
-    check_silence(&stage, &answers);
+    log_lines(&scene.function, "the batch failed and will be redelivered", answers.len());
+    check_silence(&scene, &answers);
 }
 
 #[test]
 fn a_stored_row_holds_no_personal_value_in_clear() {
-    let stage = Stage::with(&[("RUST_LOG", "trace")]);
+    let scene = Scene::with(&[("RUST_LOG", "trace")]);
     let body = login_with(1, &[("ip", json!("192.0.2.77")), ("device_id", json!("593475928"))]);
-    let answer = invoke(&stage.function, &event(&[body]));
+    let answer = invoke(&scene.function, &event(&[body]));
     assert_eq!(answer.failed_ids(), [] as [&str; 0]);
-    let row = format!("{:?}", stage.sql("select user_logins::text from user_logins"));
+    let row = format!("{:?}", scene.sql("select user_logins::text from user_logins"));
     assert!(row.contains("user-1"), "the row is there: {row}");
     assert!(!row.contains("192.0.2.77") && !row.contains("593475928"), "{row}");
-    log_lines(&stage.function, "batch done", 1);
-    check_silence(&stage, &[answer]);
+    log_lines(&scene.function, "batch done", 1);
+    check_silence(&scene, &[answer]);
 }

@@ -6,7 +6,7 @@ use sqs_etl_local::postgres::{TempPostgres, shared_postgres};
 use sqs_etl_local::proxy::Proxy;
 
 use crate::harness::{
-    Answer, Stage, count, event, fresh_database, function, invoke, invoke_within, login, without_tls,
+    Answer, Scene, count, event, fresh_database, function, invoke, invoke_within, login, without_tls,
 };
 
 fn batch() -> String {
@@ -33,12 +33,12 @@ fn a_restart_of_postgres_between_two_invocations_is_not_noticed() {
 
 #[test]
 fn a_session_that_the_server_ended_is_replaced_within_the_invocation() {
-    let stage = Stage::new();
-    assert_eq!(stage.invoke(&event(&[login(0)])).failed_ids(), [] as [&str; 0]);
+    let scene = Scene::new();
+    assert_eq!(scene.invoke(&event(&[login(0)])).failed_ids(), [] as [&str; 0]);
     let end = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'sqs-etl' and datname = current_database()";
-    assert_eq!(stage.sql(end).len(), 1);
-    assert_eq!(stage.invoke(&batch()).failed_ids(), [] as [&str; 0]);
-    assert_eq!(stage.stored(), 3);
+    assert_eq!(scene.sql(end).len(), 1);
+    assert_eq!(scene.invoke(&batch()).failed_ids(), [] as [&str; 0]);
+    assert_eq!(scene.stored(), 3);
 }
 
 #[test]
@@ -54,21 +54,21 @@ fn a_database_that_is_away_is_an_error_and_the_next_invocation_tries_again() {
 
 #[test]
 fn a_table_that_is_missing_is_an_error_that_says_so() {
-    let stage = Stage::new();
-    stage.sql("alter table user_logins rename to elsewhere");
-    check_error(stage.invoke(&batch()), "42P01 (the table is missing: run the migrations)");
-    stage.sql("alter table elsewhere rename to user_logins; alter table user_logins rename column locale to region");
-    check_error(stage.invoke(&batch()), "42703");
-    stage.sql("alter table user_logins rename column region to locale; alter table user_logins drop constraint user_logins_pkey");
-    check_error(stage.invoke(&batch()), "42P10");
-    assert_eq!(stage.stored(), 0);
+    let scene = Scene::new();
+    scene.sql("alter table user_logins rename to elsewhere");
+    check_error(scene.invoke(&batch()), "42P01 (the table is missing: run the migrations)");
+    scene.sql("alter table elsewhere rename to user_logins; alter table user_logins rename column locale to region");
+    check_error(scene.invoke(&batch()), "42703");
+    scene.sql("alter table user_logins rename column region to locale; alter table user_logins drop constraint user_logins_pkey");
+    check_error(scene.invoke(&batch()), "42P10");
+    assert_eq!(scene.stored(), 0);
 }
 
 #[test]
 fn a_bad_record_does_not_hide_that_the_table_is_missing() {
-    let stage = Stage::new();
-    stage.sql("drop table user_logins");
-    check_error(stage.invoke(&event(&["no json".to_owned(), login(1)])), "42P01");
+    let scene = Scene::new();
+    scene.sql("drop table user_logins");
+    check_error(scene.invoke(&event(&["no json".to_owned(), login(1)])), "42P01");
 }
 
 #[test]
@@ -79,15 +79,15 @@ fn an_event_with_bad_records_only_does_not_need_the_database() {
 
 #[test]
 fn a_transient_refusal_is_tried_again() {
-    let stage = Stage::new();
-    stage.sql(
+    let scene = Scene::new();
+    scene.sql(
         "create sequence tries; \
          create function busy_at_first() returns trigger language plpgsql as $$ begin \
            if nextval('tries') <= 2 then raise sqlstate '40001'; end if; return null; end $$; \
          create trigger busy before insert on user_logins execute function busy_at_first()",
     );
-    assert_eq!(stage.invoke(&batch()).failed_ids(), [] as [&str; 0]);
-    assert_eq!(stage.stored(), 3);
+    assert_eq!(scene.invoke(&batch()).failed_ids(), [] as [&str; 0]);
+    assert_eq!(scene.stored(), 3);
 }
 
 #[test]

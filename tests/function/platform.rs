@@ -7,7 +7,7 @@ use sqs_etl_local::function::{Function, InvocationResult};
 use sqs_etl_local::postgres::shared_postgres;
 
 use crate::harness::{
-    Stage, TIMEOUT, count, event, fresh_database, function_config, invoke, log_lines, login, login_with, message_id,
+    Scene, TIMEOUT, count, event, fresh_database, function_config, invoke, log_lines, login, login_with, message_id,
     without_tls,
 };
 
@@ -59,8 +59,8 @@ fn a_table_that_may_not_be_changed_is_kept_clean_by_a_ledger() {
     let with_ledger = built_in.replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"");
     assert_ne!(with_ledger, built_in);
     let path = contract("ledger", &with_ledger);
-    let stage = Stage::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
-    stage.sql(
+    let scene = Scene::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
+    scene.sql(
         "alter table user_logins drop column message_id; \
          alter table user_logins add constraint known_device check (device_type <> 'toaster')",
     );
@@ -70,13 +70,13 @@ fn a_table_that_may_not_be_changed_is_kept_clean_by_a_ledger() {
     let records = twice["Records"].as_array_mut().unwrap();
     records.push(records[2].clone());
     for _ in 0..2 {
-        assert_eq!(stage.invoke(&twice.to_string()).failed_ids(), [message_id(4)]);
-        assert_eq!(stage.stored(), 8);
-        let ids = stage.sql("select message_id from sqs_etl_messages order by message_id");
+        assert_eq!(scene.invoke(&twice.to_string()).failed_ids(), [message_id(4)]);
+        assert_eq!(scene.stored(), 8);
+        let ids = scene.sql("select message_id from sqs_etl_messages order by message_id");
         let stored: Vec<String> = ids.into_iter().map(|row| row[0].clone().unwrap()).collect();
         assert_eq!(stored, [0, 1, 2, 3, 5, 6, 7, 8].map(message_id), "a refused message is not in the ledger");
     }
-    let lines = log_lines(&stage.function, "batch done", 2);
+    let lines = log_lines(&scene.function, "batch done", 2);
     assert_eq!((&lines[0]["committed"], &lines[0]["already_present"]), (&json!(8), &json!(1)));
     assert_eq!((&lines[1]["committed"], &lines[1]["already_present"]), (&json!(0), &json!(9)));
 }
@@ -120,8 +120,8 @@ fn a_contract_for_another_table_needs_no_code() {
         .replace("\"Shop.the \"\"orders\"\"\"", "'Shop.the \"orders\"'")
         .as_str(),
     );
-    let stage = Stage::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
-    stage.sql(
+    let scene = Scene::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
+    scene.sql(
         r#"create schema "Shop"; create table "Shop"."the ""orders""" ("order id" uuid unique, customer text, network inet,
            card text, total numeric(10, 2), lines jsonb, tenant text)"#,
     );
@@ -143,9 +143,9 @@ fn a_contract_for_another_table_needs_no_code() {
     for record in event["Records"].as_array_mut().unwrap() {
         record["messageAttributes"] = json!({ "tenant": { "stringValue": "acme", "dataType": "String" } });
     }
-    assert_eq!(stage.invoke(&event.to_string()).failed_ids(), [message_id(2), message_id(3)]);
+    assert_eq!(scene.invoke(&event.to_string()).failed_ids(), [message_id(2), message_id(3)]);
     let rows =
-        stage.sql(r#"select left(customer, 3), network, card, total, lines, tenant from "Shop"."the ""orders""""#);
+        scene.sql(r#"select left(customer, 3), network, card, total, lines, tenant from "Shop"."the ""orders""""#);
     let row: Vec<&str> = rows[0].iter().map(|value| value.as_deref().unwrap()).collect();
     assert_eq!(rows.len(), 1);
     assert_eq!(row, ["k1:", "2001:db8:1::/48", "***1234", "12.35", r#"[{"n": 1.50, "sku": "é"}]"#, "acme"]);
@@ -153,12 +153,12 @@ fn a_contract_for_another_table_needs_no_code() {
 
 #[test]
 fn every_batch_is_counted_for_cloudwatch() {
-    let stage = Stage::with(&[("METRICS_NAMESPACE", "test/namespace")]);
+    let scene = Scene::with(&[("METRICS_NAMESPACE", "test/namespace")]);
     let bodies = [login(0), login(1), "no json".to_owned()];
-    stage.invoke(&event(&bodies));
-    stage.invoke(&event(&bodies));
-    log_lines(&stage.function, "batch done", 2);
-    let documents: Vec<Value> = stage
+    scene.invoke(&event(&bodies));
+    scene.invoke(&event(&bodies));
+    log_lines(&scene.function, "batch done", 2);
+    let documents: Vec<Value> = scene
         .function
         .stdout()
         .lines()

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::{Value as JsonValue, json};
+use serde_json::json;
 use sqs_etl::config::SslMode;
 use sqs_etl::database::{Database, Tls};
 use sqs_etl::pipeline::Pipeline;
@@ -398,19 +398,16 @@ fn a_canonical_form_is_its_own_canonical_form() {
         "[ \\t0-9a-zA-Z:.İẞΣς-]{0,20}"
     ];
     let form = proptest::sample::select(vec![Canonical::Ip, Canonical::Trim, Canonical::Lower, Canonical::Digits]);
-    let mut settled = 0;
+    let settled = std::cell::Cell::new(0);
     runner(5_000)
         .run(&(form, text), |(form, text)| {
             if let Some(once) = canonical(form, Cow::Borrowed(&text)) {
+                settled.set(settled.get() + usize::from(form == Canonical::Ip));
                 let twice = canonical(form, once.clone());
                 prop_assert_eq!(twice.as_deref(), Some(once.as_ref()), "{:?}", form);
             }
             Ok(())
         })
         .unwrap();
-    for address in ["192.0.2.1", "2001:DB8::1", "::ffff:10.0.0.1"] {
-        settled += usize::from(canonical(Canonical::Ip, address.into()).is_some());
-    }
-    assert_eq!(settled, 3);
-    let _ = JsonValue::Null;
+    assert!(settled.get() > 100, "too few addresses to show anything: {}", settled.get());
 }
