@@ -13,7 +13,7 @@ use std::{
     error::Error,
     fmt,
     io::{self, ErrorKind},
-    ops::{Deref, DerefMut},
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -254,12 +254,6 @@ impl Deref for Connection {
 
     fn deref(&self) -> &Client {
         &self.client
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut Client {
-        &mut self.client
     }
 }
 

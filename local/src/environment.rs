@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::function::{FunctionConfig, Init, InitFailure, InvocationResult};
+use crate::invocation::{FunctionConfig, Init, InitFailure, InvocationResult};
 use crate::output::{Output, Stream};
 use crate::runtime_api::{Answer, Phase, RuntimeApi};
 use crate::tether::Tether;

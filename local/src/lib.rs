@@ -13,6 +13,7 @@ pub mod clock;
 mod environment;
 pub mod function;
 mod http_server;
+mod invocation;
 pub mod mapping;
 mod output;
 pub mod postgres;

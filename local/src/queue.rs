@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::{Clock, milliseconds};
-use crate::function::ACCOUNT;
+use crate::invocation::ACCOUNT;
 
 /// The largest message that SQS takes, in bytes.
 pub const LARGEST_MESSAGE: usize = 1024 * 1024;

@@ -13,8 +13,8 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::function::ACCOUNT;
 use crate::http_server::{HttpServer, Reply, reply};
+use crate::invocation::ACCOUNT;
 
 const TARGET: &str = "secretsmanager.GetSecretValue";
 

@@ -8,7 +8,7 @@ use sqs_etl_local::function::{Function, InitFailure};
 use sqs_etl_local::postgres::{TempPostgres, shared_postgres};
 use sqs_etl_local::secrets::{Failure, Secrets};
 
-use crate::harness::{Answer, MASKING_KEY, count, event, fresh_database, function, invoke, login};
+use crate::harness::{Answer, MASKING_KEY, count, event, file, fresh_database, function, invoke, login};
 
 /// A function that gets both of its secrets from Secrets Manager.
 struct Vault {
@@ -200,15 +200,6 @@ fn a_column_too_narrow_for_its_pseudonyms_ends_the_start() {
     let contract = "table = \"t\"\n[once]\ncolumn = \"message_id\"\n[columns.ip]\ntype = \"varchar(66)\"\nmask = \"hmac-sha256\"\n";
     let file = file("narrow.toml", contract);
     check_start(&[ANY_DATABASE, ("CONTRACT_PATH", file.to_str().unwrap())], &["column ip", "varchar(67)"]);
-}
-
-/// A file in this test process's own folder.
-fn file(name: &str, text: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(name);
-    std::fs::write(&path, text).unwrap();
-    path
 }
 
 #[test]

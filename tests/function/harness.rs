@@ -1,6 +1,7 @@
 //! A function with a database of its own, and what can be asked of both.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -182,4 +183,13 @@ pub fn wait_until(mut is_so: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < until, "it never became so");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A file in this test process's own folder.
+pub fn file(name: &str, text: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
 }

@@ -4,7 +4,7 @@ use sqs_etl_local::function::Function;
 use sqs_etl_local::postgres::shared_postgres;
 
 use crate::harness::{
-    Answer, Scene, count, event, fresh_database, function, function_config, invoke, log_lines, login, login_with,
+    Answer, Scene, count, event, file, fresh_database, function, function_config, invoke, log_lines, login, login_with,
     message_id, wait_until, without_tls,
 };
 
@@ -74,8 +74,8 @@ fn a_key_column_of_another_type_is_a_fault_of_the_first_batch() {
 #[test]
 fn with_a_ledger_a_row_that_a_trigger_drops_is_handed_back_and_not_in_the_ledger() {
     let built_in = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/contract.toml")).unwrap();
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-dropped.toml", std::process::id()));
-    std::fs::write(&path, built_in.replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"")).unwrap();
+    let with_ledger = built_in.replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"");
+    let path = file("dropped.toml", &with_ledger);
     let scene = Scene::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
     scene.sql("alter table user_logins drop column message_id");
     scene.sql(&at_toasters("return null;"));

@@ -1,14 +1,12 @@
 //! The ways in which Lambda runs a function: several events at once, a snapshot, another contract; and the metrics it sees.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 use sqs_etl_local::function::{Function, InvocationResult};
 use sqs_etl_local::postgres::shared_postgres;
 
 use crate::harness::{
-    Scene, TIMEOUT, count, event, fresh_database, function_config, invoke, log_lines, login, login_with, message_id,
-    without_tls,
+    Scene, TIMEOUT, count, event, file, fresh_database, function_config, invoke, log_lines, login, login_with,
+    message_id, without_tls,
 };
 
 #[test]
@@ -46,19 +44,12 @@ fn a_function_restored_from_a_snapshot_connects_anew() {
     assert_eq!(count(&postgres.sql(&database, sessions).unwrap()), 1, "the connection of before is closed");
 }
 
-/// A contract file for this test process.
-fn contract(name: &str, text: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.toml", std::process::id()));
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
 #[test]
 fn a_table_that_may_not_be_changed_is_kept_clean_by_a_ledger() {
     let built_in = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/contract.toml")).unwrap();
     let with_ledger = built_in.replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"");
     assert_ne!(with_ledger, built_in);
-    let path = contract("ledger", &with_ledger);
+    let path = file("ledger.toml", &with_ledger);
     let scene = Scene::with(&[("CONTRACT_PATH", path.to_str().unwrap())]);
     scene.sql(
         "alter table user_logins drop column message_id; \
@@ -83,8 +74,8 @@ fn a_table_that_may_not_be_changed_is_kept_clean_by_a_ledger() {
 
 #[test]
 fn a_contract_for_another_table_needs_no_code() {
-    let path = contract(
-        "orders",
+    let path = file(
+        "orders.toml",
         r#"
         table = "Shop.the ""orders"""
         unknown_fields = "ignore"
