@@ -1,5 +1,5 @@
 //! From masked rows to rows in the table, in one statement and one round trip; rows that only Postgres finds bad are found
-//! by halving. The only place with SQL.
+//! by halving. The only place that talks to Postgres; what it says is in `sql`, how arrays travel in `wire`.
 //!
 //! The statements are sent unnamed and the time-out is the transaction's own, so that poolers that hand a connection from
 //! transaction to transaction, RDS Proxy among them, keep nothing of ours.
@@ -7,20 +7,24 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, Severity, SqlState};
-use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
+use tokio_postgres::types::{ToSql, Type as Wire};
 use tracing::debug;
 
-use super::array::Array;
-use super::contract::{Column, Contract, Once, TableName};
+use super::contract::{Contract, Once};
 use super::deadline::Deadline;
 use super::mask::Masked;
 use super::outcome::{Reason, Refusal};
 use super::value::Type;
 use crate::database::{ConnectError, Database, PooledConnection};
+
+mod sql;
+mod wire;
+
+use sql::{insert, missing};
+use wire::{Picked, wire_array};
 
 /// Writes masked rows into the contract's table.
 pub struct Writer {
@@ -389,158 +393,4 @@ const ROW_SECURITY: &str = "ExecWithCheckOptions";
 fn refusal(db: &DbError) -> Refusal {
     let name = |name: Option<&str>| name.filter(|_| db.routine() != Some(RAISE)).map(str::to_owned);
     Refusal { sqlstate: db.code().code().to_owned(), column: name(db.column()), constraint: name(db.constraint()) }
-}
-
-/// `insert into "t" ("a", "b") select "c0", "c1" from unnest($1, $2) …`, idempotent by the contract's way.
-fn insert(contract: &Contract) -> String {
-    let count = contract.columns.len();
-    let targets = list(contract.columns.iter().map(Column::quoted));
-    let values = list(contract.columns.iter().enumerate().map(|(i, column)| format!("c{i}{}", cast(column.kind))));
-    let names = list((0..count).map(|i| format!("c{i}")));
-    let table = contract.table.quoted();
-    match &contract.once {
-        // The last condition is always true. It has Postgres compare the types of key and column at the first batch, not at
-        // the first redelivery.
-        Once::Column(key) => {
-            let parameters = list((1..=count).map(|i| format!("${i}")));
-            let kind = contract.columns[*key].kind;
-            let key = contract.columns[*key].quoted();
-            format!(
-                "with kept as (insert into {table} ({targets}) select {values} from unnest({parameters}) as d({names}) \
-                 on conflict ({key}) do nothing returning 1) select count(*) from kept \
-                 where not exists (select from {table} as t where t.{key} = null::{kind} and false)"
-            )
-        }
-        Once::Ledger(ledger) => insert_with_ledger(ledger, &table, &targets, &values, &names, count),
-    }
-}
-
-/// The keys' places, from 1, whose rows are not in the table.
-fn missing(contract: &Contract, key: usize) -> String {
-    let column = &contract.columns[key];
-    format!(
-        "select place from unnest($1) with ordinality as d(c0, place) \
-         where not exists (select from {} as t where t.{} = c0{})",
-        contract.table.quoted(),
-        column.quoted(),
-        cast(column.kind)
-    )
-}
-
-/// The ledger's insert decides which messages are new; in the same statement, so both tables say the same. If the table
-/// keeps fewer rows than there are new messages, the division by zero undoes both.
-fn insert_with_ledger(
-    ledger: &TableName,
-    table: &str,
-    targets: &str,
-    values: &str,
-    names: &str,
-    count: usize,
-) -> String {
-    let ledger = ledger.quoted();
-    let parameters = list((1..=count + 1).map(|i| format!("${i}")));
-    format!(
-        "with d as (select distinct on (id) * from unnest({parameters}) with ordinality as u(id, {names}, place) \
-         order by id, place), \
-         fresh as (insert into {ledger} (message_id) select id from d on conflict (message_id) do nothing \
-         returning message_id), \
-         kept as (insert into {table} ({targets}) select {values} from d join fresh on fresh.message_id = d.id \
-         order by d.place returning 1) \
-         select kept / (kept = fresh)::integer from (select (select count(*) from kept) as kept, \
-         (select count(*) from fresh) as fresh) as counted"
-    )
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
-}
-
-/// What turns the travelling type into the column's.
-fn cast(kind: Type) -> &'static str {
-    match kind {
-        Type::Numeric => "::numeric",
-        Type::Inet => "::inet",
-        Type::Jsonb => "::jsonb",
-        _ => "",
-    }
-}
-
-/// The type in which a column's array travels.
-fn wire_array(kind: Type) -> Wire {
-    match kind {
-        Type::SmallInt => Wire::INT2_ARRAY,
-        Type::Integer => Wire::INT4_ARRAY,
-        Type::BigInt => Wire::INT8_ARRAY,
-        Type::DoublePrecision => Wire::FLOAT8_ARRAY,
-        Type::Boolean => Wire::BOOL_ARRAY,
-        Type::Uuid => Wire::UUID_ARRAY,
-        Type::Date => Wire::DATE_ARRAY,
-        Type::Timestamptz => Wire::TIMESTAMPTZ_ARRAY,
-        Type::Text | Type::Varchar(_) | Type::Numeric | Type::Inet | Type::Jsonb => Wire::TEXT_ARRAY,
-    }
-}
-
-/// Some rows of an array, as PostgreSQL's binary array: dimensions, has-null flag, element type, length, lower bound, then
-/// each element's length in bytes (-1 for null) and bytes (`array_recv` in PostgreSQL's sources).
-struct Picked<'a> {
-    array: &'a Array,
-    rows: &'a [usize],
-}
-
-/// **Invariant (Silence):** tokio-postgres wants a `Debug`; the number of rows is all that it gets.
-impl std::fmt::Debug for Picked<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Picked").field("rows", &self.rows.len()).finish_non_exhaustive()
-    }
-}
-
-impl Picked<'_> {
-    fn write<T>(
-        &self,
-        out: &mut BytesMut,
-        get: impl Fn(usize) -> Option<T>,
-        put: impl Fn(&mut BytesMut, T),
-    ) -> Result<(), std::num::TryFromIntError> {
-        for &row in self.rows {
-            let Some(value) = get(row) else {
-                out.put_i32(-1);
-                continue;
-            };
-            let start = out.len();
-            out.put_i32(0);
-            put(out, value);
-            let length = i32::try_from(out.len() - start - size_of::<i32>())?;
-            out[start..start + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
-        }
-        Ok(())
-    }
-}
-
-impl ToSql for Picked<'_> {
-    fn to_sql(&self, wire: &Wire, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        let Kind::Array(element) = wire.kind() else { return Err("the parameter is not an array".into()) };
-        out.put_i32(1);
-        out.put_i32(1);
-        out.put_u32(element.oid());
-        out.put_i32(i32::try_from(self.rows.len())?);
-        out.put_i32(1);
-        match self.array {
-            Array::SmallInt(values) => self.write(out, |row| values[row], |out, v| out.put_i16(v)),
-            Array::Integer(values) | Array::Date(values) => self.write(out, |row| values[row], |out, v| out.put_i32(v)),
-            Array::BigInt(values) | Array::Timestamptz(values) => {
-                self.write(out, |row| values[row], |out, v| out.put_i64(v))
-            }
-            Array::Double(values) => self.write(out, |row| values[row], |out, v| out.put_f64(v)),
-            Array::Boolean(values) => self.write(out, |row| values[row], |out, v| out.put_u8(v.into())),
-            Array::Uuid(values) => self.write(out, |row| values[row], |out, v| out.put_slice(v.as_bytes())),
-            Array::Text(texts) => self.write(out, |row| texts.get(row), |out, v| out.put_slice(v.as_bytes())),
-        }?;
-        Ok(IsNull::No)
-    }
-
-    fn accepts(wire: &Wire) -> bool {
-        matches!(wire.kind(), Kind::Array(_))
-    }
-
-    to_sql_checked!();
 }
