@@ -189,14 +189,6 @@ impl Contract {
         parse::parse(file, text)
     }
 
-    /// The unique column that makes a redelivered message change nothing, unless a ledger does.
-    pub fn key_column(&self) -> Option<&Column> {
-        match self.once {
-            Once::Column(index) => self.columns.get(index),
-            Once::Ledger(_) => None,
-        }
-    }
-
     /// The table of message ids that makes a redelivered message change nothing, unless a column does.
     pub fn ledger(&self) -> Option<&TableName> {
         match &self.once {

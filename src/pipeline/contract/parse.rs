@@ -136,7 +136,7 @@ mod tests {
     fn a_key_column_that_is_not_declared_comes_first_and_holds_the_message_id() {
         let contract = Contract::parse("", "table = 's.t'\nonce.column = 'id'\ncolumns.a.type = 'text'").unwrap();
         assert_eq!(contract.once, Once::Column(0));
-        let key = contract.key_column().unwrap();
+        let key = &contract.columns[0];
         assert_eq!((key.name.as_str(), key.kind, key.required), ("id", Type::Uuid, true));
         assert_eq!(key.source, Source::System(System::MessageId));
         assert!(contract.ledger().is_none());
@@ -149,7 +149,6 @@ mod tests {
         let names: Vec<&str> = contract.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c"]);
         assert_eq!(contract.ledger().unwrap().quoted(), "\"l\"");
-        assert!(contract.key_column().is_none());
     }
 
     #[test]
