@@ -13,7 +13,6 @@ use std::{
     error::Error,
     fmt,
     io::{self, ErrorKind},
-    ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -25,12 +24,17 @@ use rustls::{
     CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use tokio::{task::AbortHandle, time::timeout};
-use tokio_postgres::{CancelToken, Client, Config, NoTls, Socket, config::Host, error::SqlState, tls::MakeTlsConnect};
+use tokio::time::timeout;
+use tokio_postgres::{CancelToken, Config, config::Host, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
 use crate::config::SslMode;
+
+pub mod connection;
+mod login;
+
+use connection::Connection;
 
 /// The roots that sign RDS, Aurora and RDS Proxy, see `scripts/get-rds-roots`.
 const RDS_ROOTS: &str = include_str!("../certs/aws-rds-roots.pem");
@@ -68,15 +72,8 @@ pub struct Database {
     pool: Pool<Connector>,
 }
 
-/// A connection out of the pool; a `tokio_postgres::Client` by `Deref`. It goes back when dropped, so one with a
-/// statement still under way must go through `Database::discard`.
+/// A connection out of the pool. It goes back when dropped; one whose flight was given up is closed then.
 pub type PooledConnection = managed::Object<Connector>;
-
-/// An open connection. Dropped, it is closed at once, whatever is still under way on it.
-pub struct Connection {
-    client: Client,
-    driver: AbortHandle,
-}
 
 /// How connections are protected.
 #[derive(Clone)]
@@ -223,26 +220,6 @@ impl ConnectError {
     }
 }
 
-impl Deref for Connection {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connection")
-    }
-}
-
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connector")
@@ -286,7 +263,7 @@ impl managed::Manager for Connector {
         if metrics.last_used() < TRUSTED_FOR {
             return Ok(());
         }
-        match timeout(TRIAL_LIMIT, connection.check_connection()).await {
+        match timeout(TRIAL_LIMIT, connection.try_out()).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(RecycleError::message("dead")),
         }
@@ -304,17 +281,17 @@ impl Connector {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target.clone());
         let attempt = async {
             match &self.tls {
-                Tls::Disable => drive(&config, NoTls).await,
-                Tls::VerifyFull(tls) => drive(&config, tls.clone()).await,
+                Tls::Disable => login::plain(&config).await,
+                Tls::VerifyFull(tls) => login::with_tls(&config, tls.clone()).await,
             }
         };
-        self.bounded(target, attempt).await
+        self.bounded(target, attempt).await.map(Connection::new)
     }
 
     async fn cancel(&self, token: CancelToken) -> Result<(), ConnectError> {
         let attempt = async {
             match &self.tls {
-                Tls::Disable => token.cancel_query(NoTls).await,
+                Tls::Disable => token.cancel_query(login::NoTls).await,
                 Tls::VerifyFull(tls) => token.cancel_query(tls.clone()).await,
             }
         };
@@ -359,18 +336,6 @@ impl Connector {
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         target.clone().unwrap_or_else(|| Target("the database".into()))
     }
-}
-
-/// Opens a connection, and sees to it that a task moves its bytes. What ends that task is learnt by whoever uses the
-/// connection; its error may quote a value and goes nowhere.
-async fn drive<T>(config: &Config, tls: T) -> Result<Connection, tokio_postgres::Error>
-where
-    T: MakeTlsConnect<Socket>,
-    T::Stream: Send + 'static,
-{
-    let (client, connection) = config.connect(tls).await?;
-    let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-    Ok(Connection { client, driver })
 }
 
 impl Target {

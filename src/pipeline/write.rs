@@ -1,39 +1,68 @@
-//! From masked rows to rows in the table, in one statement and one round trip; rows that only Postgres finds bad are found
-//! by halving. The only place that talks to Postgres; what it says is in `sql`, how arrays travel in `wire`.
+//! From masked rows to rows in the table, in one round trip; rows that only Postgres finds bad are found one by one. The only
+//! place that talks to Postgres; what it says is in `sql`, how values travel in `wire`, what is known of the table in `table`.
+//!
+//! Redeliveries are rare, so rows are copied, which is what Postgres does fastest, and only when it says that one is there
+//! already are they inserted with `on conflict do nothing`.
 //!
 //! The statements are sent unnamed and the time-out is the transaction's own, so that poolers that hand a connection from
 //! transaction to transaction, RDS Proxy among them, keep nothing of ours.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_postgres::Row;
-use tokio_postgres::error::{DbError, Severity, SqlState};
-use tokio_postgres::types::{ToSql, Type as Wire};
+use tokio_postgres::error::SqlState;
 use tracing::debug;
 
+use super::array::Array;
 use super::contract::{Contract, Once};
 use super::deadline::Deadline;
 use super::mask::Masked;
 use super::outcome::{Reason, Refusal};
 use super::value::Type;
+use crate::database::connection::{Answer, Flight, Lost, Parameter, Route, ServerError};
 use crate::database::{ConnectError, Database, PooledConnection};
 
 mod sql;
+mod table;
 mod wire;
 
-use sql::{insert, missing};
-use wire::{Picked, wire_array};
+use table::Layout;
 
 /// Writes masked rows into the contract's table.
 pub struct Writer {
     database: Database,
+    /// The table's name as SQL takes it.
+    table: String,
+    /// Where rows put values; any other column is the deployment's affair.
+    columns: Vec<(String, Type)>,
     insert: String,
-    parameters: Vec<Wire>,
+    /// The types of the insert's parameters, which are arrays.
+    parameters: Vec<Type>,
     once: Check,
-    /// Where the insert puts values; any other column is the deployment's affair.
-    columns: Vec<String>,
+    copy: Option<Copy>,
+    /// How many batches held a redelivery lately, in 1/1024.
+    redelivered: AtomicU32,
+}
+
+/// How rows are copied.
+struct Copy {
+    statement: String,
+    limit_and_check: String,
+    learn_columns: String,
+    table: Mutex<Table>,
+}
+
+/// What is known of the table.
+#[derive(Clone)]
+enum Table {
+    Unknown,
+    TakesCopies(Arc<Layout>),
+    /// Only an insert does what the contract says.
+    TakesInserts,
 }
 
 /// How it is found out that Postgres kept each row that it took: a trigger or a rule may drop one without an error.
@@ -52,7 +81,7 @@ pub struct Written {
     pub already_present: usize,
     /// Rows that were not stored, by their place in the write.
     pub failed: Vec<(usize, Reason)>,
-    /// Insert statements sent.
+    /// Copies and inserts sent.
     pub statements: usize,
 }
 
@@ -85,20 +114,28 @@ fn deployment_hint(sqlstate: &str) -> &'static str {
     }
 }
 
+/// Above this share of batches with a redelivery, in 1/1024, asking first costs less than failing first: PERFORMANCE.md has
+/// the measurement.
+const OFTEN: u32 = 256;
+/// What one batch counts for in that share.
+const BATCH_WEIGHT: u32 = 8;
+
 impl Writer {
     /// A writer for the contract's table.
     ///
     /// **Invariant (Seal):** not public, so that nobody gives it rows that were masked by another contract.
     pub(super) fn new(contract: &Contract, database: Database) -> Self {
-        let kinds = contract.columns.iter().map(|column| column.kind);
-        let key = contract.ledger().map(|_| Type::Uuid);
-        let parameters = key.into_iter().chain(kinds).map(wire_array).collect();
-        let once = match &contract.once {
-            Once::Ledger(_) => Check::InInsert,
-            Once::Column(key) => Check::After { missing: missing(contract, *key), key: *key },
+        let columns: Vec<_> = contract.columns.iter().map(|column| (column.name.clone(), column.kind)).collect();
+        let ledger_key = contract.ledger().map(|_| Type::Uuid);
+        let parameters = ledger_key.into_iter().chain(columns.iter().map(|(_, kind)| *kind)).collect();
+        let (once, copy) = match &contract.once {
+            Once::Ledger(_) => (Check::InInsert, None),
+            Once::Column(key) => {
+                (Check::After { missing: sql::missing(contract, *key), key: *key }, Some(Copy::new(contract)))
+            }
         };
-        let columns = contract.columns.iter().map(|column| column.name.clone()).collect();
-        Self { database, insert: insert(contract), parameters, once, columns }
+        let (table, insert) = (contract.table.quoted(), sql::insert(contract));
+        Self { database, table, columns, insert, parameters, once, copy, redelivered: AtomicU32::new(0) }
     }
 
     /// Stores the rows; each ends committed, already present or failed. Rows with equal `groups` keep their order: behind
@@ -111,6 +148,7 @@ impl Writer {
     ) -> Result<Written, WriteError> {
         let mut written = Written::default();
         let mut blocked = HashSet::new();
+        let mut asks_first = self.redelivered.load(Ordering::Relaxed) > OFTEN;
         let mut parts = vec![Part { rows: (0..rows.len()).collect(), failed_before: None }];
         while let Some(part) = parts.pop() {
             let (part, is_known_bad) = part.without(&blocked, groups, &mut written);
@@ -120,7 +158,7 @@ impl Writer {
             let answer = if is_known_bad && part.len() > 1 {
                 None
             } else {
-                Some(self.store(rows, &part, deadline, &mut written).await?)
+                Some(self.store(rows, &part, deadline, &mut asks_first, &mut written).await?)
             };
             match answer {
                 Some(Stored::All { committed, dropped }) => {
@@ -133,14 +171,39 @@ impl Writer {
                     let rest = parts.drain(..).rev().flat_map(|part| part.rows);
                     written.failed.extend(part.into_iter().chain(rest).map(|row| (row, reason.clone())));
                 }
-                Some(Stored::Refused(reason)) if part.len() == 1 => {
+                Some(Stored::Refused { reason, .. }) if part.len() == 1 => {
                     blocked.extend(groups[part[0]]);
                     written.failed.push((part[0], reason));
                 }
-                Some(Stored::Refused(_)) | None => split(part, &mut parts, written.failed.len()),
+                Some(Stored::Refused { place: Some(place), .. }) if place < part.len() => {
+                    split_around(part, place, &mut parts);
+                }
+                Some(Stored::Refused { .. }) | None => split(part, &mut parts, written.failed.len()),
             }
         }
+        self.note_redelivery(written.already_present > 0);
         Ok(written)
+    }
+
+    fn note_redelivery(&self, is_there: bool) {
+        let share = self.redelivered.load(Ordering::Relaxed);
+        let this = if is_there { 1_024 } else { 0 };
+        self.redelivered.store((share * (BATCH_WEIGHT - 1) + this) / BATCH_WEIGHT, Ordering::Relaxed);
+    }
+}
+
+impl Copy {
+    fn new(contract: &Contract) -> Self {
+        Self {
+            statement: sql::copy(contract),
+            limit_and_check: sql::limit_and_check(contract),
+            learn_columns: sql::learn_columns(contract),
+            table: Mutex::new(Table::Unknown),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,12 +235,19 @@ fn split(mut rows: Vec<usize>, parts: &mut Vec<Part>, failed: usize) {
     parts.push(Part { rows, failed_before: None });
 }
 
-/// What one insert came to.
+/// Where Postgres has said which row it refused. That row is tried alone all the same: only then is it said to be bad.
+fn split_around(mut rows: Vec<usize>, place: usize, parts: &mut Vec<Part>) {
+    let behind = rows.split_off(place + 1);
+    let refused = rows.split_off(place);
+    parts.extend([behind, refused, rows].map(|rows| Part { rows, failed_before: None }));
+}
+
+/// What one statement came to.
 enum Stored {
     /// No row was refused. Those that were dropped on the way are neither committed nor present.
     All { committed: usize, dropped: Vec<usize> },
-    /// One of the rows at least is bad, and none is stored.
-    Refused(Reason),
+    /// One of the rows at least is bad, and none is stored. `place` may tell which one.
+    Refused { reason: Reason, place: Option<usize> },
     /// Nothing is known to be stored, and there is no time to try again.
     GaveUp(Reason),
 }
@@ -186,15 +256,38 @@ enum Stored {
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
 
+/// Some rows, and until when they may be written.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    arrays: &'a [&'a Array],
+    rows: &'a [usize],
+    deadline: Deadline,
+}
+
+/// How rows are sent.
+enum Way {
+    /// Fails if one is there already.
+    Copy(Arc<Layout>),
+    Insert {
+        /// Whether to ask what the table looks like.
+        looks: bool,
+        /// Whether some are expected to be there, so that it is asked at once which are not.
+        asks_missing: bool,
+    },
+}
+
 impl Writer {
-    /// Inserts some of the rows, trying again while Postgres says that it may help.
+    /// Sends some of the rows, trying again while Postgres says that it may help. `asks_first` is set once one is there already.
     async fn store(
         &self,
         rows: &Masked,
         part: &[usize],
         deadline: Deadline,
+        asks_first: &mut bool,
         written: &mut Written,
     ) -> Result<Stored, WriteError> {
+        let arrays: Vec<&Array> = rows.arrays().collect();
+        let task = Task { arrays: &arrays, rows: part, deadline };
         let mut pause = FIRST_PAUSE;
         let mut was_broken = false;
         loop {
@@ -202,13 +295,15 @@ impl Writer {
                 return Ok(Stored::GaveUp(Reason::Deadline));
             }
             let client = self.database.get(deadline.write_end() - Instant::now()).await.map_err(WriteError::Connect)?;
+            let way = self.way(&client, *asks_first);
             written.statements += 1;
-            let answer = self.insert_within(client, rows, part, deadline).await;
-            match answer {
+            match self.send_within(client, &way, task).await {
                 Ok((committed, dropped)) => return Ok(Stored::All { committed, dropped }),
-                Err(Verdict::Row(reason)) => return Ok(Stored::Refused(reason)),
+                Err(Verdict::Row { reason, place }) => return Ok(Stored::Refused { reason, place }),
                 Err(Verdict::TimeIsUp) => return Ok(Stored::GaveUp(Reason::Deadline)),
                 Err(Verdict::Fatal(error)) => return Err(error),
+                Err(Verdict::Present) => *asks_first = true,
+                Err(Verdict::TakesNoCopy(table)) => self.learn(table),
                 Err(Verdict::Broken) if was_broken => return Err(WriteError::Broken),
                 // The environment may have been frozen while the server closed the connection: a new one, at once.
                 // Its neighbours in the pool will have gone the same way.
@@ -229,25 +324,49 @@ impl Writer {
         }
     }
 
-    /// One insert on one connection; a connection whose state is not known afterwards is thrown away.
-    async fn insert_within(
+    fn way(&self, client: &PooledConnection, asks_first: bool) -> Way {
+        let Some(copy) = &self.copy else { return Way::Insert { looks: false, asks_missing: false } };
+        let table = copy.table().clone();
+        match (table, client.route()) {
+            (_, Route::Pooled) => Way::Insert { looks: false, asks_missing: asks_first },
+            (Table::TakesCopies(layout), Route::Direct) if !asks_first => Way::Copy(layout),
+            (Table::TakesCopies(_) | Table::TakesInserts, Route::Direct) => {
+                Way::Insert { looks: false, asks_missing: asks_first }
+            }
+            (_, Route::Unknown) | (Table::Unknown, _) => Way::Insert { looks: true, asks_missing: asks_first },
+        }
+    }
+
+    fn learn(&self, table: Table) {
+        if let Some(copy) = &self.copy {
+            *copy.table() = table;
+        }
+    }
+
+    /// One flight on one connection; a connection whose state is not known afterwards is thrown away.
+    async fn send_within(
         &self,
-        client: PooledConnection,
-        rows: &Masked,
-        part: &[usize],
-        deadline: Deadline,
+        mut client: PooledConnection,
+        way: &Way,
+        task: Task<'_>,
     ) -> Result<(usize, Vec<usize>), Verdict> {
         let cancel = client.cancel_token();
-        let insert = async {
-            let committed = self.insert_once(&client, rows, part, deadline).await?;
-            let dropped =
-                if committed < part.len() { self.dropped(&client, rows, part, deadline).await? } else { Vec::new() };
-            Ok((committed, dropped))
+        let sent = async {
+            let (committed, missing) = match way {
+                Way::Copy(layout) => (self.copy(&mut client, layout, task).await?, None),
+                Way::Insert { looks, asks_missing } => self.insert(&mut client, *looks, *asks_missing, task).await?,
+            };
+            let missing = match missing {
+                Some(missing) => missing,
+                None if committed < task.rows.len() => self.ask_missing(&mut client, task).await?,
+                None => Vec::new(),
+            };
+            Ok((committed, missing))
         };
-        match timeout_at(deadline.write_end(), insert).await {
+        match timeout_at(task.deadline.write_end(), sent).await {
             Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(error)) => {
-                let verdict = self.verdict(&error, deadline);
+            Ok(Err(refusal)) => {
+                let verdict = self.verdict(refusal, way, task.deadline);
                 if verdict.needs_another_connection() {
                     Database::discard(client);
                 }
@@ -256,65 +375,134 @@ impl Writer {
             Err(_) => {
                 Database::discard(client);
                 // Should the request be lost, Postgres still has its own time-out.
-                let _ = timeout_at(deadline.answer_end(), self.database.cancel(cancel)).await;
+                let _ = timeout_at(task.deadline.answer_end(), self.database.cancel(cancel)).await;
                 Err(Verdict::TimeIsUp)
             }
         }
     }
 
-    /// How many of the rows were added.
-    async fn insert_once(
+    /// How many of the rows were copied. All, unless a trigger dropped some.
+    async fn copy(&self, client: &mut PooledConnection, layout: &Layout, task: Task<'_>) -> Result<usize, Refused> {
+        let copy = self.copy.as_ref().expect("only where rows are copied is there a layout");
+        let mut flight = client.flight();
+        let limit = task.limit();
+        flight.statement(
+            &copy.limit_and_check,
+            &[Parameter::Text(&limit), Parameter::Encoded(0, &|out| layout.parameter(out))],
+        );
+        let encode = |row: &usize, out: &mut BytesMut| wire::put_row(task.arrays, &layout.fields, *row, out);
+        flight.copy(&copy.statement, task.rows.iter(), encode).await?;
+        flight.sync();
+        let answers = only(flight.land().await?)?;
+        Ok(answers.last().ok_or(Refused::Lost)?.count as usize)
+    }
+
+    /// How many of the rows were added, and which are not in the table if that was asked.
+    async fn insert(
         &self,
-        client: &PooledConnection,
-        rows: &Masked,
-        part: &[usize],
-        deadline: Deadline,
-    ) -> Result<usize, tokio_postgres::Error> {
-        let arrays: Vec<Picked> = rows.arrays().map(|array| Picked { array, rows: part }).collect();
-        let parameters: Vec<(&(dyn ToSql + Sync), Wire)> =
-            arrays.iter().zip(&self.parameters).map(|(array, wire)| (array as _, wire.clone())).collect();
-        let counted = in_one_flight(client, &self.insert, &parameters, deadline).await?;
-        let committed: i64 = counted.first().expect("a count is one row").try_get(0)?;
-        Ok(usize::try_from(committed).expect("a count is not negative"))
+        client: &mut PooledConnection,
+        looks: bool,
+        asks_missing: bool,
+        task: Task<'_>,
+    ) -> Result<(usize, Option<Vec<usize>>), Refused> {
+        let mut flight = client.flight();
+        let limit = task.limit();
+        flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
+        let encoders: Vec<_> = (0..task.arrays.len()).map(|i| self.array(i, task)).collect();
+        let parameters: Vec<_> =
+            encoders.iter().zip(&self.parameters).map(|(encode, kind)| array(*kind, encode)).collect();
+        flight.statement(&self.insert, &parameters);
+        let asks_missing = asks_missing && self.ask_missing_by(&mut flight, task);
+        flight.sync();
+        if let (Some(copy), true) = (&self.copy, looks) {
+            flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
+            flight.statement(&copy.learn_columns, &[]);
+            flight.statement(table::QUESTION, &[Parameter::Text(&self.table)]);
+            flight.sync();
+        }
+        let mut landed = flight.land().await?.into_iter();
+        let answers = only(&mut landed);
+        if let Some(looked) = landed.next() {
+            self.look(client, looked);
+        }
+        let answers = answers?;
+        let [_, counted, missing @ ..] = &answers[..] else { return Err(Refused::Lost) };
+        let committed = counted.rows.first().and_then(|row| row.number(0)).ok_or(Refused::Lost)?;
+        let missing = if asks_missing { Some(places(missing.first(), task)?) } else { None };
+        Ok((committed, missing))
+    }
+
+    fn look(&self, client: &mut PooledConnection, looked: Result<Vec<Answer>, ServerError>) {
+        let answers = looked.unwrap_or_default();
+        let answer = answers.last();
+        if let Some(process) = answer.and_then(table::process) {
+            client.answered_by(process);
+        }
+        let layout = answer.and_then(|answer| Layout::read(answer, &self.columns));
+        self.learn(layout.map_or(Table::TakesInserts, |layout| Table::TakesCopies(layout.into())));
     }
 
     /// The rows of a part that are not in the table though Postgres refused none. Only asked when some were not added.
-    async fn dropped(
-        &self,
-        client: &PooledConnection,
-        rows: &Masked,
-        part: &[usize],
-        deadline: Deadline,
-    ) -> Result<Vec<usize>, tokio_postgres::Error> {
-        let Check::After { missing, key } = &self.once else { return Ok(Vec::new()) };
-        let keys = Picked { array: rows.arrays().nth(*key).expect("the key is a column"), rows: part };
-        let places = in_one_flight(client, missing, &[(&keys, self.parameters[*key].clone())], deadline).await?;
-        places.iter().map(|place| Ok(part[place.try_get::<_, i64>(0)? as usize - 1])).collect()
+    async fn ask_missing(&self, client: &mut PooledConnection, task: Task<'_>) -> Result<Vec<usize>, Refused> {
+        let mut flight = client.flight();
+        let limit = task.limit();
+        flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
+        if !self.ask_missing_by(&mut flight, task) {
+            return Ok(Vec::new());
+        }
+        flight.sync();
+        places(only(flight.land().await?)?.get(1), task)
+    }
+
+    /// Adds that question to a flight; `false` if there is none.
+    fn ask_missing_by(&self, flight: &mut Flight<'_>, task: Task<'_>) -> bool {
+        let Check::After { missing, key } = &self.once else { return false };
+        flight.statement(missing, &[array(self.parameters[*key], &self.array(*key, task))]);
+        true
+    }
+
+    fn array<'a>(&self, index: usize, task: Task<'a>) -> impl Fn(&mut BytesMut) + Sync + 'a {
+        let kind = self.parameters[index];
+        move |out| wire::put_array(task.arrays[index], kind, task.rows, out)
     }
 }
 
-/// A statement in a transaction that limits its time. The four are sent together and their answers waited for together, so
-/// it is one round trip.
-async fn in_one_flight(
-    client: &PooledConnection,
-    statement: &str,
-    parameters: &[(&(dyn ToSql + Sync), Wire)],
-    deadline: Deadline,
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let left = deadline.statement_end().saturating_duration_since(Instant::now()).as_millis().max(1).to_string();
-    let limit: [(&(dyn ToSql + Sync), Wire); 1] = [(&left, Wire::TEXT)];
-    let (begun, limited, answered, ended) = futures_util::join!(
-        client.batch_execute("begin"),
-        client.execute_typed("select set_config('statement_timeout', $1, true)", &limit),
-        client.query_typed(statement, parameters),
-        client.batch_execute("commit"),
-    );
-    // The statement's own error tells more than those that follow from it.
-    let rows = answered?;
-    begun?;
-    limited?;
-    ended?;
-    Ok(rows)
+impl Task<'_> {
+    /// What is left for the statements, in milliseconds. Zero would mean for ever.
+    fn limit(&self) -> String {
+        let left = self.deadline.statement_end().saturating_duration_since(Instant::now());
+        left.as_millis().max(1).to_string()
+    }
+}
+
+fn array<'a>(kind: Type, encode: &'a (dyn Fn(&mut BytesMut) + Sync)) -> Parameter<'a> {
+    Parameter::Encoded(wire::wire_array(kind).oid(), encode)
+}
+
+/// Why a flight brought no rows.
+enum Refused {
+    Lost,
+    By(ServerError),
+}
+
+impl From<Lost> for Refused {
+    fn from(Lost: Lost) -> Self {
+        Refused::Lost
+    }
+}
+
+/// The answers of the flight's last or only transaction.
+fn only(landed: impl IntoIterator<Item = Result<Vec<Answer>, ServerError>>) -> Result<Vec<Answer>, Refused> {
+    landed.into_iter().next().ok_or(Refused::Lost)?.map_err(Refused::By)
+}
+
+/// Rows by their place in the part, from 1.
+fn places(answer: Option<&Answer>, task: Task<'_>) -> Result<Vec<usize>, Refused> {
+    let row = |place: &crate::database::connection::Row| {
+        let place: usize = place.number(0)?;
+        task.rows.get(place.checked_sub(1)?).copied()
+    };
+    answer.ok_or(Refused::Lost)?.rows.iter().map(row).collect::<Option<_>>().ok_or(Refused::Lost)
 }
 
 fn jittered(pause: Duration) -> Duration {
@@ -329,8 +517,15 @@ const CLOCK_STEP: Duration = Duration::from_millis(10);
 
 /// What an error of Postgres means for the rows that it was about.
 enum Verdict {
-    /// A row is bad, for ever.
-    Row(Reason),
+    /// A row is bad, for ever. The place may be that of another.
+    Row {
+        reason: Reason,
+        place: Option<usize>,
+    },
+    /// A row that was copied is there already.
+    Present,
+    /// It has to be an insert; and what that says of the table.
+    TakesNoCopy(Table),
     /// It may go well in a moment.
     Transient(String),
     /// The connection is dead.
@@ -341,26 +536,32 @@ enum Verdict {
 
 impl Writer {
     /// **Invariant (Silence):** of the error only the SQLSTATE and names of the schema are kept.
-    fn verdict(&self, error: &tokio_postgres::Error, deadline: Deadline) -> Verdict {
-        let Some(db) = error.as_db_error() else { return Verdict::Broken };
-        let sqlstate = db.code().code().to_owned();
+    fn verdict(&self, refused: Refused, way: &Way, deadline: Deadline) -> Verdict {
+        let Refused::By(error) = refused else { return Verdict::Broken };
+        let is_copy = matches!(way, Way::Copy(_));
+        let sqlstate = error.sqlstate.code().to_owned();
         let class = sqlstate.get(..2).unwrap_or_default();
         let is_over = Instant::now() + CLOCK_STEP >= deadline.statement_end();
-        match (class, db.code()) {
+        match (class, &error.sqlstate) {
             (_, &SqlState::QUERY_CANCELED) if is_over => Verdict::TimeIsUp,
             (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
-            _ if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => Verdict::Broken,
+            _ if error.is_fatal => Verdict::Broken,
             // Whatever else a trigger raises, it raises it at a row.
-            _ if db.routine() == Some(RAISE) => Verdict::Row(Reason::Refused(refusal(db))),
+            _ if error.routine.as_deref() == Some(RAISE) => Verdict::row(error),
+            (_, &SqlState::UNIQUE_VIOLATION) if is_copy => Verdict::Present,
+            // The table is no longer what it was when rows were first copied into it.
+            (_, &SqlState::DATATYPE_MISMATCH) if is_copy => Verdict::TakesNoCopy(Table::Unknown),
+            // An insert may do, and if not, it says better what is wrong.
+            ("08" | "42" | "0A", _) if is_copy => Verdict::TakesNoCopy(Table::TakesInserts),
             ("08", _) => Verdict::Broken,
-            (_, &SqlState::INSUFFICIENT_PRIVILEGE) if db.routine() == Some(ROW_SECURITY) => {
-                Verdict::Row(Reason::Refused(refusal(db)))
+            (_, &SqlState::INSUFFICIENT_PRIVILEGE) if error.routine.as_deref() == Some(ROW_SECURITY) => {
+                Verdict::row(error)
             }
             // The insert's own comparison of counts; one inside a trigger or a cast has a context.
-            (_, &SqlState::DIVISION_BY_ZERO) if matches!(self.once, Check::InInsert) && db.where_().is_none() => {
-                Verdict::Row(Reason::Dropped)
+            (_, &SqlState::DIVISION_BY_ZERO) if matches!(self.once, Check::InInsert) && !error.has_context => {
+                Verdict::Row { reason: Reason::Dropped, place: None }
             }
-            (_, &SqlState::NOT_NULL_VIOLATION) if !self.fills(db.column()) => {
+            (_, &SqlState::NOT_NULL_VIOLATION) if !self.fills(error.column.as_deref()) => {
                 Verdict::Fatal(WriteError::Deployment { sqlstate })
             }
             ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "26" | "28" | "34", _) => {
@@ -369,16 +570,21 @@ impl Writer {
             ("25" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX", _) => {
                 Verdict::Fatal(WriteError::Unavailable { sqlstate })
             }
-            _ => Verdict::Row(Reason::Refused(refusal(db))),
+            _ => Verdict::row(error),
         }
     }
 
     fn fills(&self, column: Option<&str>) -> bool {
-        column.is_some_and(|column| self.columns.iter().any(|filled| filled == column))
+        column.is_some_and(|column| self.columns.iter().any(|(filled, _)| filled == column))
     }
 }
 
 impl Verdict {
+    fn row(error: ServerError) -> Self {
+        let place = error.copy_line.and_then(|line| line.checked_sub(1));
+        Verdict::Row { reason: Reason::Refused(refusal(error)), place }
+    }
+
     fn needs_another_connection(&self) -> bool {
         matches!(self, Verdict::Broken | Verdict::Fatal(WriteError::Unavailable { .. }))
     }
@@ -390,7 +596,12 @@ const RAISE: &str = "exec_stmt_raise";
 /// The routine of PostgreSQL in which row-level security refuses a row.
 const ROW_SECURITY: &str = "ExecWithCheckOptions";
 
-fn refusal(db: &DbError) -> Refusal {
-    let name = |name: Option<&str>| name.filter(|_| db.routine() != Some(RAISE)).map(str::to_owned);
-    Refusal { sqlstate: db.code().code().to_owned(), column: name(db.column()), constraint: name(db.constraint()) }
+fn refusal(error: ServerError) -> Refusal {
+    let is_raised = error.routine.as_deref() == Some(RAISE);
+    let name = |name: Option<String>| name.filter(|_| !is_raised);
+    Refusal {
+        sqlstate: error.sqlstate.code().to_owned(),
+        column: name(error.column),
+        constraint: name(error.constraint),
+    }
 }

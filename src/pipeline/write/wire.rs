@@ -1,7 +1,9 @@
-//! How a column's values travel to Postgres: the array's type and its binary form.
+//! The binary forms in which values travel to Postgres: as an array of a column's, or as the rows of a COPY.
+
+use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
-use tokio_postgres::types::{IsNull, Kind, ToSql, Type as Wire, to_sql_checked};
+use tokio_postgres::types::{Kind, Type as Wire};
 
 use crate::pipeline::array::Array;
 use crate::pipeline::value::Type;
@@ -21,67 +23,118 @@ pub(super) fn wire_array(kind: Type) -> Wire {
     }
 }
 
-/// Some rows of an array, as PostgreSQL's binary array: dimensions, has-null flag, element type, length, lower bound, then
-/// each element's length in bytes (-1 for null) and bytes (`array_recv` in PostgreSQL's sources).
-pub(super) struct Picked<'a> {
-    pub(super) array: &'a Array,
-    pub(super) rows: &'a [usize],
-}
-
-/// **Invariant (Silence):** tokio-postgres wants a `Debug`; the number of rows is all that it gets.
-impl std::fmt::Debug for Picked<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Picked").field("rows", &self.rows.len()).finish_non_exhaustive()
+/// Appends some rows of an array as PostgreSQL's binary array: dimensions, has-null flag, element type, length, lower bound,
+/// then each element's length in bytes (-1 for null) and bytes (`array_recv` in PostgreSQL's sources).
+pub(super) fn put_array(array: &Array, kind: Type, rows: &[usize], out: &mut BytesMut) {
+    let Kind::Array(element) = wire_array(kind).kind().clone() else { unreachable!("each type has an array") };
+    let count = i32::try_from(rows.len()).expect(TOO_MANY);
+    out.put_i32(1);
+    out.put_i32(1);
+    out.put_u32(element.oid());
+    out.put_i32(count);
+    out.put_i32(1);
+    for &row in rows {
+        put_field(array, Field::Plain, row, out);
     }
 }
 
-impl Picked<'_> {
-    fn write<T>(
-        &self,
-        out: &mut BytesMut,
-        get: impl Fn(usize) -> Option<T>,
-        put: impl Fn(&mut BytesMut, T),
-    ) -> Result<(), std::num::TryFromIntError> {
-        for &row in self.rows {
-            let Some(value) = get(row) else {
-                out.put_i32(-1);
-                continue;
-            };
-            let start = out.len();
-            out.put_i32(0);
-            put(out, value);
-            let length = i32::try_from(out.len() - start - size_of::<i32>())?;
-            out[start..start + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
-        }
-        Ok(())
+const TOO_MANY: &str = "a batch has far fewer rows than 2^31";
+
+/// How a column's value is sent to a column of the table in binary form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// As the contract's type.
+    Plain,
+    /// A version, then the text (`jsonb_recv`).
+    Jsonb,
+    /// Family, bits, a flag, length, address (`inet_recv`).
+    Inet,
+}
+
+impl Field {
+    /// `None` if the table's type, by oid, wants another form than the contract's. An insert would convert it.
+    pub(super) fn of(kind: Type, oid: u32) -> Option<Self> {
+        let takes = |wire: &[Wire]| wire.iter().any(|wire| wire.oid() == oid);
+        let (field, takes) = match kind {
+            Type::SmallInt => (Field::Plain, takes(&[Wire::INT2])),
+            Type::Integer => (Field::Plain, takes(&[Wire::INT4])),
+            Type::BigInt => (Field::Plain, takes(&[Wire::INT8])),
+            Type::DoublePrecision => (Field::Plain, takes(&[Wire::FLOAT8])),
+            Type::Boolean => (Field::Plain, takes(&[Wire::BOOL])),
+            Type::Uuid => (Field::Plain, takes(&[Wire::UUID])),
+            Type::Date => (Field::Plain, takes(&[Wire::DATE])),
+            Type::Timestamptz => (Field::Plain, takes(&[Wire::TIMESTAMPTZ])),
+            Type::Text | Type::Varchar(_) => (Field::Plain, takes(&[Wire::TEXT, Wire::VARCHAR])),
+            Type::Jsonb => (Field::Jsonb, takes(&[Wire::JSONB])),
+            Type::Inet => (Field::Inet, takes(&[Wire::INET])),
+            // Its binary form are digits to the base of 10,000.
+            Type::Numeric => return None,
+        };
+        takes.then_some(field)
     }
 }
 
-impl ToSql for Picked<'_> {
-    fn to_sql(&self, wire: &Wire, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        let Kind::Array(element) = wire.kind() else { return Err("the parameter is not an array".into()) };
-        out.put_i32(1);
-        out.put_i32(1);
-        out.put_u32(element.oid());
-        out.put_i32(i32::try_from(self.rows.len())?);
-        out.put_i32(1);
-        match self.array {
-            Array::SmallInt(values) => self.write(out, |row| values[row], |out, v| out.put_i16(v)),
-            Array::Integer(values) | Array::Date(values) => self.write(out, |row| values[row], |out, v| out.put_i32(v)),
-            Array::BigInt(values) | Array::Timestamptz(values) => {
-                self.write(out, |row| values[row], |out, v| out.put_i64(v))
+/// Appends one row as a COPY takes it: the number of fields, then each field.
+pub(super) fn put_row(arrays: &[&Array], fields: &[Field], row: usize, out: &mut BytesMut) {
+    out.put_i16(i16::try_from(fields.len()).expect("a table has 1,600 columns at most"));
+    for (array, field) in arrays.iter().zip(fields) {
+        put_field(array, *field, row, out);
+    }
+}
+
+/// Appends one value: its length in bytes, or -1 for null, and its bytes.
+fn put_field(array: &Array, field: Field, row: usize, out: &mut BytesMut) {
+    match array {
+        Array::SmallInt(values) => put(values[row].map(i16::to_be_bytes), out),
+        Array::Integer(values) | Array::Date(values) => put(values[row].map(i32::to_be_bytes), out),
+        Array::BigInt(values) | Array::Timestamptz(values) => put(values[row].map(i64::to_be_bytes), out),
+        Array::Double(values) => put(values[row].map(f64::to_be_bytes), out),
+        Array::Boolean(values) => put(values[row].map(|value| [u8::from(value)]), out),
+        Array::Uuid(values) => put(values[row].map(|value| *value.as_bytes()), out),
+        Array::Text(texts) => match (field, texts.get(row)) {
+            (Field::Jsonb, Some(text)) => {
+                out.put_i32(length(text.len() + 1));
+                out.put_u8(JSONB_VERSION);
+                out.put_slice(text.as_bytes());
             }
-            Array::Double(values) => self.write(out, |row| values[row], |out, v| out.put_f64(v)),
-            Array::Boolean(values) => self.write(out, |row| values[row], |out, v| out.put_u8(v.into())),
-            Array::Uuid(values) => self.write(out, |row| values[row], |out, v| out.put_slice(v.as_bytes())),
-            Array::Text(texts) => self.write(out, |row| texts.get(row), |out, v| out.put_slice(v.as_bytes())),
-        }?;
-        Ok(IsNull::No)
+            (Field::Inet, Some(text)) => put_inet(text, out),
+            (Field::Plain, text) => put(text, out),
+            (_, None) => put(None::<&str>, out),
+        },
     }
+}
 
-    fn accepts(wire: &Wire) -> bool {
-        matches!(wire.kind(), Kind::Array(_))
+fn put(value: Option<impl AsRef<[u8]>>, out: &mut BytesMut) {
+    match value {
+        Some(value) => {
+            let value = value.as_ref();
+            out.put_i32(length(value.len()));
+            out.put_slice(value);
+        }
+        None => out.put_i32(-1),
     }
+}
 
-    to_sql_checked!();
+fn length(bytes: usize) -> i32 {
+    i32::try_from(bytes).expect("a value is far below 2 GiB")
+}
+
+const JSONB_VERSION: u8 = 1;
+const INET_IPV4: u8 = 2;
+const INET_IPV6: u8 = 3;
+
+/// An address, with `/bits` where it was given.
+fn put_inet(text: &str, out: &mut BytesMut) {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let bits = bits.map(|bits| bits.parse::<u8>().expect("`validate` has read it"));
+    let put = |family: u8, bytes: &[u8], out: &mut BytesMut| {
+        let size = u8::try_from(bytes.len()).expect("an address has 16 bytes at most");
+        out.put_i32(length(4 + bytes.len()));
+        out.put_slice(&[family, bits.unwrap_or(size * 8), u8::from(false), size]);
+        out.put_slice(bytes);
+    };
+    match address.parse().expect("`validate` has read it") {
+        IpAddr::V4(address) => put(INET_IPV4, &address.octets(), out),
+        IpAddr::V6(address) => put(INET_IPV6, &address.octets(), out),
+    }
 }
