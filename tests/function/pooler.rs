@@ -1,12 +1,11 @@
 //! Behind a pooler in transaction mode, two functions share one session with the server.
 
-use sqs_etl_local::postgres::shared_postgres;
-
+use crate::copying::talkative_postgres;
 use crate::harness::{count, event, fresh_database, function, invoke, login, login_with, message_id};
 
 #[test]
 fn nothing_is_kept_in_a_session_that_a_pooler_hands_on() {
-    let postgres = shared_postgres();
+    let postgres = talkative_postgres();
     let database = fresh_database(postgres);
     postgres
         .sql(&database, "alter table user_logins add constraint known_device check (device_type <> 'toaster')")
@@ -26,6 +25,11 @@ fn nothing_is_kept_in_a_session_that_a_pooler_hands_on() {
         "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
     assert_eq!(count(&postgres.sql(&database, sessions).unwrap()), 1, "one session served both");
     assert_eq!(count(&postgres.sql(&database, "select count(*) from user_logins").unwrap()), 2);
+    // A copy that fails early leaves some poolers hanging, so there is none.
+    let log = postgres.log();
+    let mark = format!("[{database}] LOG:  execute");
+    assert!(log.lines().any(|line| line.starts_with(&mark) && line.contains("insert into")));
+    assert!(!log.lines().any(|line| line.starts_with(&mark) && line.contains("copy ")));
     // What a session keeps would show here: the next statement in it has no time-out of ours.
     let kept = pooled_setting(&url, "statement_timeout");
     assert_eq!(kept, "0");

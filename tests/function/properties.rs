@@ -343,6 +343,34 @@ fn the_values_that_are_stored_are_the_values_that_were_sent() {
     assert_eq!(row, expected);
 }
 
+#[test]
+fn rows_that_are_copied_are_the_rows_that_would_be_inserted() {
+    let line = Line::new(Contract::parse("all types", ALL_TYPES).unwrap());
+    line.sql(ALL_TYPES_TABLE);
+    // The first batch is inserted, whatever it holds, and has the writer look at the table.
+    line.run(vec![message(0, None, "{}".to_owned())], false);
+    let batches = proptest::collection::vec(any_field(), 200);
+    let mut random = runner(1);
+    for _ in 0..30 {
+        let batch = batches.new_tree(&mut random).unwrap().current();
+        let messages = || {
+            let bodies = batch.iter().map(|(name, value)| format!("{{\"{name}\":{value}}}"));
+            bodies.enumerate().map(|(i, body)| message(i + 1, None, body)).collect()
+        };
+        line.sql("truncate all_types");
+        let copied = line.run(messages(), false);
+        assert_eq!(copied.statements, 1);
+        let rows = line.sql("select * from all_types order by message_id");
+        // A row that is there already turns the copy into an insert.
+        line.sql(&format!("delete from all_types where message_id <> '{}'", rows[0][0].as_ref().unwrap()));
+        let inserted = line.run(messages(), false);
+        assert_eq!((inserted.statements, inserted.already_present), (2, 1));
+        assert_eq!(line.sql("select * from all_types order by message_id"), rows);
+        // Else the writer would soon ask first.
+        (500..510).for_each(|i| drop(line.run(vec![message(i, None, "{}".to_owned())], false)));
+    }
+}
+
 /// Two fields with a domain each, two that share one.
 const DOMAINS: &str = r#"
 table = "domains"

@@ -49,6 +49,8 @@ pub(super) enum Field {
     Jsonb,
     /// Family, bits, a flag, length, address (`inet_recv`).
     Inet,
+    /// Digits to the base of 10,000 (`numeric_recv`).
+    Numeric,
 }
 
 impl Field {
@@ -67,8 +69,7 @@ impl Field {
             Type::Text | Type::Varchar(_) => (Field::Plain, takes(&[Wire::TEXT, Wire::VARCHAR])),
             Type::Jsonb => (Field::Jsonb, takes(&[Wire::JSONB])),
             Type::Inet => (Field::Inet, takes(&[Wire::INET])),
-            // Its binary form are digits to the base of 10,000.
-            Type::Numeric => return None,
+            Type::Numeric => (Field::Numeric, takes(&[Wire::NUMERIC])),
         };
         takes.then_some(field)
     }
@@ -98,6 +99,7 @@ fn put_field(array: &Array, field: Field, row: usize, out: &mut BytesMut) {
                 out.put_slice(text.as_bytes());
             }
             (Field::Inet, Some(text)) => put_inet(text, out),
+            (Field::Numeric, Some(text)) => put_numeric(text, out),
             (Field::Plain, text) => put(text, out),
             (_, None) => put(None::<&str>, out),
         },
@@ -136,5 +138,73 @@ fn put_inet(text: &str, out: &mut BytesMut) {
     match address.parse().expect("`validate` has read it") {
         IpAddr::V4(address) => put(INET_IPV4, &address.octets(), out),
         IpAddr::V6(address) => put(INET_IPV6, &address.octets(), out),
+    }
+}
+
+const DIGITS_A_GROUP: i64 = 4;
+const POSITIVE: u16 = 0x0000;
+const NEGATIVE: u16 = 0x4000;
+
+/// A number of JSON's grammar that `numeric` holds: how many groups of four digits, what power of 10,000 the first one counts,
+/// sign, digits behind the point as they are shown, groups. Zeros at either end have no group.
+fn put_numeric(text: &str, out: &mut BytesMut) {
+    let (is_negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
+    let exponent: i64 = exponent.parse().expect("`validate` has read it");
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let shown = u16::try_from((signed(fraction.len()) - exponent).max(0)).expect("`validate` has limited it");
+    let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|digit| digit - b'0').collect();
+    let leading = digits.iter().take_while(|digit| **digit == 0).count();
+    let trailing = digits[leading..].iter().rev().take_while(|digit| **digit == 0).count();
+    let digits = &digits[leading..digits.len() - trailing];
+    // How many digits stand before the point; below zero if there are zeros behind it.
+    let before = if digits.is_empty() { 0 } else { signed(whole.len()) + exponent - signed(leading) };
+    let first = if digits.is_empty() { 0 } else { (before - 1).div_euclid(DIGITS_A_GROUP) };
+    let padding =
+        usize::try_from((first + 1) * DIGITS_A_GROUP - before).expect("the first group holds the first digit");
+    let padding = if digits.is_empty() { 0 } else { padding };
+    let count = (padding + digits.len()).div_ceil(DIGITS_A_GROUP as usize);
+    out.put_i32(length(4 * size_of::<u16>() + count * size_of::<u16>()));
+    out.put_u16(u16::try_from(count).expect("`validate` has limited it"));
+    out.put_i16(i16::try_from(first).expect("`validate` has limited it"));
+    out.put_u16(if is_negative && !digits.is_empty() { NEGATIVE } else { POSITIVE });
+    out.put_u16(shown);
+    let mut padded = std::iter::repeat_n(&0, padding).chain(digits);
+    for _ in 0..count {
+        let group = (0..DIGITS_A_GROUP).fold(0, |group, _| group * 10 + u16::from(*padded.next().unwrap_or(&0)));
+        out.put_u16(group);
+    }
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).expect("a text is far shorter than 2^63")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Count, weight, sign, scale and groups, as `numeric_send` gives them for the same text.
+    #[track_caller]
+    fn check(text: &str, expected: &[i32]) {
+        let mut out = BytesMut::new();
+        put_numeric(text, &mut out);
+        let words: Vec<i32> =
+            out[4..].chunks(2).map(|word| i32::from(i16::from_be_bytes(word.try_into().unwrap()))).collect();
+        assert_eq!(words, expected, "{text}");
+        assert_eq!(out[..4], (2 * expected.len() as i32).to_be_bytes());
+    }
+
+    #[test]
+    fn a_number_becomes_groups_of_four_digits() {
+        check("0", &[0, 0, 0, 0]);
+        check("-0.00", &[0, 0, 0, 2]);
+        check("1", &[1, 0, 0, 0, 1]);
+        check("-12345.678", &[3, 1, 0x4000, 3, 1, 2345, 6780]);
+        check("0.0001", &[1, -1, 0, 4, 1]);
+        check("1e5", &[1, 1, 0, 0, 10]);
+        check("10000.0e-4", &[1, 0, 0, 5, 1]);
+        check("1e-16383", &[1, -4096, 0, 16383, 10]);
+        check("1e131071", &[1, 32767, 0, 0, 1000]);
     }
 }
