@@ -6,6 +6,7 @@
 //!
 //! **Invariant (Silence):** of what the server refuses, only codes and names of the schema are kept.
 
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -32,6 +33,8 @@ pub struct Connection {
     /// The process that the login named.
     process: Option<i32>,
     route: Route,
+    /// The names of the statements that the session keeps.
+    kept: HashSet<&'static str>,
     outgoing: BytesMut,
     incoming: BytesMut,
     /// From the first byte of a flight to the last of its answers. One that was given up stays so.
@@ -103,6 +106,7 @@ impl Connection {
             cancel: session.cancel,
             process: session.process,
             route: Route::Unknown,
+            kept: HashSet::new(),
             outgoing: BytesMut::new(),
             incoming: BytesMut::new(),
             is_in_flight: false,
@@ -129,7 +133,7 @@ impl Connection {
         debug_assert!(!self.is_in_flight, "a connection in flight is thrown away");
         self.is_in_flight = true;
         self.outgoing.clear();
-        Flight { connection: self, open: Vec::new(), landed: Vec::new(), due: 0 }
+        Flight { connection: self, open: Vec::new(), landed: Vec::new(), due: 0, parsing: VecDeque::new() }
     }
 
     /// Whether it can be seen that nothing can be sent any more: the server hung up or said something last, or a flight was
@@ -202,11 +206,37 @@ pub struct Flight<'a> {
     landed: Vec<Result<Vec<Answer>, ServerError>>,
     /// Transactions that were sent.
     due: usize,
+    /// The names of the statements that are on their way, each with the number of its transaction.
+    parsing: VecDeque<(usize, Option<&'static str>)>,
 }
 
 impl Flight<'_> {
     /// Adds a statement. Its rows come back as text.
     pub fn statement(&mut self, text: &str, parameters: &[Parameter<'_>]) {
+        self.parse(None, text, parameters);
+        self.execute("", parameters);
+    }
+
+    /// The same, but the session keeps the statement under the name, always the same text under one. Not for sessions that
+    /// a pooler hands on.
+    pub fn kept_statement(&mut self, name: &'static str, text: &str, parameters: &[Parameter<'_>]) {
+        if !self.connection.kept.contains(name) {
+            self.parse(Some(name), text, parameters);
+        }
+        self.execute(name, parameters);
+    }
+
+    fn parse(&mut self, name: Option<&'static str>, text: &str, parameters: &[Parameter<'_>]) {
+        let oids = parameters.iter().map(|parameter| match parameter {
+            Parameter::Text(_) => Type::TEXT.oid(),
+            Parameter::Encoded(oid, _) => *oid,
+        });
+        let out = &mut self.connection.outgoing;
+        frontend::parse(name.unwrap_or_default(), text, oids, out).expect("a statement has no NUL");
+        self.parsing.push_back((self.due, name));
+    }
+
+    fn execute(&mut self, name: &str, parameters: &[Parameter<'_>]) {
         let out = &mut self.connection.outgoing;
         let encode = |parameter: &Parameter<'_>, out: &mut BytesMut| {
             match parameter {
@@ -215,23 +245,20 @@ impl Flight<'_> {
             }
             Ok(IsNull::No)
         };
-        let oids = parameters.iter().map(|parameter| match parameter {
-            Parameter::Text(_) => Type::TEXT.oid(),
-            Parameter::Encoded(oid, _) => *oid,
-        });
-        frontend::parse("", text, oids, out).expect("a statement has no NUL");
-        frontend::bind("", "", [BINARY], parameters, encode, [], out).map_err(drop).expect(TOO_LONG);
+        frontend::bind("", name, [BINARY], parameters, encode, [], out).map_err(drop).expect(TOO_LONG);
         frontend::execute("", 0, out).expect("an unnamed portal has no NUL");
     }
 
-    /// Adds a `copy … from stdin (format binary)` and its rows, each appended by `encode`; parts of it are sent meanwhile.
+    /// Adds a `copy … from stdin (format binary)`, kept under the name, and its rows, each appended by `encode`; parts of it
+    /// are sent meanwhile.
     pub async fn copy<R>(
         &mut self,
+        name: &'static str,
         text: &str,
         rows: impl Iterator<Item = R>,
         encode: impl Fn(R, &mut BytesMut),
     ) -> Result<(), Lost> {
-        self.statement(text, &[]);
+        self.kept_statement(name, text, &[]);
         let mut start = self.open_copy_data();
         self.connection.outgoing.put_slice(COPY_HEADER);
         for row in rows {
@@ -306,7 +333,14 @@ impl Flight<'_> {
                     rows.clear();
                     refused = Some(error);
                 }
+                Message::ParseComplete => {
+                    let (_, name) = self.parsing.pop_front().ok_or(Lost)?;
+                    self.connection.kept.extend(name);
+                }
                 Message::ReadyForQuery(_) => {
+                    // What stood behind an error was skipped.
+                    let transaction = self.landed.len();
+                    while self.parsing.pop_front_if(|(of, _)| *of == transaction).is_some() {}
                     let answers = std::mem::take(&mut self.open);
                     self.landed.push(refused.take().map_or(Ok(answers), Err));
                 }

@@ -386,12 +386,13 @@ impl Writer {
         let copy = self.copy.as_ref().expect("only where rows are copied is there a layout");
         let mut flight = client.flight();
         let limit = task.limit();
-        flight.statement(
+        flight.kept_statement(
+            "sqs_etl_limit_and_check",
             &copy.limit_and_check,
             &[Parameter::Text(&limit), Parameter::Encoded(0, &|out| layout.parameter(out))],
         );
         let encode = |row: &usize, out: &mut BytesMut| wire::put_row(task.arrays, &layout.fields, *row, out);
-        flight.copy(&copy.statement, task.rows.iter(), encode).await?;
+        flight.copy("sqs_etl_copy", &copy.statement, task.rows.iter(), encode).await?;
         flight.sync();
         let answers = only(flight.land().await?)?;
         Ok(answers.last().ok_or(Refused::Lost)?.count as usize)
@@ -553,6 +554,8 @@ impl Writer {
             (_, &SqlState::DATATYPE_MISMATCH) if is_copy => Verdict::TakesNoCopy(Table::Unknown),
             // An insert may do, and if not, it says better what is wrong.
             ("08" | "42" | "0A", _) if is_copy => Verdict::TakesNoCopy(Table::TakesInserts),
+            // What the session keeps speaks of a table that is gone, or is gone itself.
+            ("XX" | "26", _) if is_copy => Verdict::Broken,
             ("08", _) => Verdict::Broken,
             (_, &SqlState::INSUFFICIENT_PRIVILEGE) if error.routine.as_deref() == Some(ROW_SECURITY) => {
                 Verdict::row(error)

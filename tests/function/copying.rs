@@ -7,7 +7,8 @@ use sqs_etl_local::postgres::TempPostgres;
 use sqs_etl_local::proxy::Proxy;
 
 use crate::harness::{
-    Scene, count, event, fresh_database, function, log_lines, login, login_with, message_id, without_tls,
+    Answer, Scene, count, event, fresh_database, function, invoke, log_lines, login, login_with, message_id,
+    without_tls,
 };
 
 /// A server that writes every statement to its log, behind the name of the database.
@@ -28,14 +29,14 @@ fn scene() -> Scene {
 
 /// How the rows of each batch were sent, by Postgres's own log.
 fn ways(scene: &Scene) -> Vec<&'static str> {
-    let mark = format!("[{}] LOG:  execute <unnamed>: ", scene.database);
+    let mark = format!("[{}] LOG:  execute ", scene.database);
     let way = |statement: &str| match statement {
         _ if statement.starts_with("copy ") => Some("copy"),
         _ if statement.contains("insert into") => Some("insert"),
         _ => None,
     };
     let log = scene.postgres.log();
-    log.lines().filter_map(|line| way(line.strip_prefix(&mark)?)).collect()
+    log.lines().filter_map(|line| way(line.strip_prefix(&mark)?.split_once(": ")?.1)).collect()
 }
 
 #[track_caller]
@@ -124,6 +125,24 @@ fn a_column_that_is_added_or_dropped_is_noticed() {
     deliver(&scene, 50..60);
     assert_eq!(scene.stored(), 60);
     assert_eq!(ways(&scene), ["insert", "copy", "insert", "copy", "insert", "copy"]);
+}
+
+#[test]
+fn a_table_that_is_made_anew_is_noticed() {
+    let scene = scene();
+    deliver(&scene, 0..10);
+    deliver(&scene, 10..20);
+    scene.sql("alter table user_logins rename to before; create table user_logins (like before including all)");
+    deliver(&scene, 20..30);
+    scene.sql("drop table before; drop table user_logins");
+    let Answer::Error { text, .. } = invoke(&scene.function, &batch(30..40)) else { panic!("there is no table") };
+    assert!(text.contains("42P01"), "{text}");
+    scene.sql(include_str!("../../migrations/0001_user_logins.sql"));
+    deliver(&scene, 30..40);
+    deliver(&scene, 40..50);
+    deliver(&scene, 50..60);
+    assert_eq!(scene.stored(), 30);
+    assert_eq!(ways(&scene).last(), Some(&"copy"));
 }
 
 /// Where a copy is not an insert, rows are inserted from the first batch on.

@@ -50,7 +50,7 @@ fn writes_with_three_refusals(constraint: &str) -> f64 {
     assert_eq!(stored, COUNT - BAD.len());
 
     let log = postgres.log();
-    let executed = log.lines().filter(|line| line.contains("execute <unnamed>"));
+    let executed = log.lines().filter(|line| line.contains("LOG:  execute "));
     let writes = executed.filter(|line| line.contains("insert into") || line.contains("copy ")).count() - 1;
     let refused = log.lines().filter(|line| line.contains("ERROR:") && line.contains("known_device")).count();
     assert!(refused >= 3, "the log shows the refusals");
