@@ -53,8 +53,7 @@ fn give_up(fault: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// One thread, unless several batches may be under way at once: a batch's statements then leave in one piece, and no other
-/// thread has to be woken up.
+/// One thread, unless several batches may be under way at once: then no other thread has to be woken up.
 fn event_loop(batches: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = if batches > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     builder.enable_all().build().context("start the event loop")

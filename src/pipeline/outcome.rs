@@ -14,7 +14,7 @@ pub struct Outcome {
     /// Messages whose row was there before.
     pub already_present: usize,
     pub failures: Vec<Failure>,
-    /// How many insert statements Postgres was sent.
+    /// How many copies and inserts Postgres was sent.
     pub statements: usize,
     /// How long the database took, connecting included.
     pub write_time: Duration,
