@@ -1,5 +1,6 @@
 //! The real `ingest` binary behind the Lambda Runtime API, in front of a real Postgres; and the pipeline's properties.
 
+mod connection;
 mod copying;
 mod credentials;
 mod deadline;
