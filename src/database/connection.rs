@@ -133,7 +133,15 @@ impl Connection {
         debug_assert!(!self.is_in_flight, "a connection in flight is thrown away");
         self.is_in_flight = true;
         self.outgoing.clear();
-        Flight { connection: self, open: Vec::new(), landed: Vec::new(), due: 0, parsing: VecDeque::new() }
+        Flight {
+            connection: self,
+            rows: Vec::new(),
+            open: Vec::new(),
+            refused: None,
+            landed: Vec::new(),
+            due: 0,
+            parsing: VecDeque::new(),
+        }
     }
 
     /// Whether it can be seen that nothing can be sent any more: the server hung up or said something last, or a flight was
@@ -201,8 +209,10 @@ impl fmt::Debug for Connection {
 /// Statements on their way. Given up midway, it leaves the connection unusable.
 pub struct Flight<'a> {
     connection: &'a mut Connection,
-    /// Answers of the transaction that is being answered.
+    /// Of the transaction that is being answered: the rows of its current statement, the answers before, the error.
+    rows: Vec<Row>,
     open: Vec<Answer>,
+    refused: Option<ServerError>,
     landed: Vec<Result<Vec<Answer>, ServerError>>,
     /// Transactions that were sent.
     due: usize,
@@ -266,7 +276,8 @@ impl Flight<'_> {
             if self.connection.outgoing.len() >= CHUNK {
                 self.close_copy_data(start);
                 self.connection.send().await.map_err(|_| Lost)?;
-                if self.is_refused() {
+                self.take_in()?;
+                if self.refused.is_some() {
                     // Whatever else is sent up to the sync would be skipped.
                     return Ok(());
                 }
@@ -292,19 +303,6 @@ impl Flight<'_> {
         out[start..start + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// Whether the server has refused something of this flight. Only what has arrived by now is looked at.
-    fn is_refused(&self) -> bool {
-        let mut rest = &self.connection.incoming[..];
-        while let Some((&[tag, l0, l1, l2, l3], _)) = rest.split_first_chunk() {
-            if tag == b'E' {
-                return true;
-            }
-            let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-            rest = rest.get(1 + length..).unwrap_or_default();
-        }
-        false
-    }
-
     /// Ends a transaction: what was sent since the last one is committed, if nothing of it was refused.
     pub fn sync(&mut self) {
         frontend::sync(&mut self.connection.outgoing);
@@ -315,50 +313,48 @@ impl Flight<'_> {
     /// the error that undid it.
     pub async fn land(mut self) -> Result<Vec<Result<Vec<Answer>, ServerError>>, Lost> {
         self.connection.send().await.map_err(|_| Lost)?;
-        let mut refused = None;
-        let mut rows = Vec::new();
-        while self.landed.len() < self.due {
-            // Notices and settings may come at any time; the other messages need no answer.
-            match self.next().await? {
-                Message::DataRow(row) => rows.push(Row(row)),
-                Message::CommandComplete(done) => {
-                    let count = done.tag().ok().and_then(|tag| tag.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
-                    self.open.push(Answer { rows: std::mem::take(&mut rows), count });
-                }
-                Message::ErrorResponse(error) => {
-                    let error = ServerError::from(&error);
-                    if error.is_fatal {
-                        return Ok(vec![Err(error)]);
-                    }
-                    rows.clear();
-                    refused = Some(error);
-                }
+        loop {
+            self.take_in()?;
+            if self.landed.len() == self.due {
+                self.connection.is_in_flight = false;
+                return Ok(self.landed);
+            }
+            if let Some(farewell) = self.refused.take_if(|error| error.is_fatal) {
+                return Ok(vec![Err(farewell)]);
+            }
+            self.connection.receive().await.map_err(|_| Lost)?;
+        }
+    }
+
+    /// Understands what has arrived so far.
+    fn take_in(&mut self) -> Result<(), Lost> {
+        while let Some(message) = Message::parse(&mut self.connection.incoming).map_err(|_| Lost)? {
+            match message {
                 Message::ParseComplete => {
                     let (_, name) = self.parsing.pop_front().ok_or(Lost)?;
                     self.connection.kept.extend(name);
                 }
-                Message::ReadyForQuery(_) => {
-                    // What stood behind an error was skipped.
-                    let transaction = self.landed.len();
-                    while self.parsing.pop_front_if(|(of, _)| *of == transaction).is_some() {}
-                    let answers = std::mem::take(&mut self.open);
-                    self.landed.push(refused.take().map_or(Ok(answers), Err));
+                Message::DataRow(row) => self.rows.push(Row(row)),
+                Message::CommandComplete(done) => {
+                    let count = done.tag().ok().and_then(|tag| tag.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
+                    self.open.push(Answer { rows: std::mem::take(&mut self.rows), count });
                 }
+                Message::ErrorResponse(error) => self.refused = Some(ServerError::from(&error)),
+                Message::ReadyForQuery(_) => self.land_transaction(),
+                // Notices and settings may come at any time; the others need no answer.
                 _ => {}
             }
         }
-        self.connection.is_in_flight = false;
-        Ok(self.landed)
+        Ok(())
     }
 
-    async fn next(&mut self) -> Result<Message, Lost> {
-        loop {
-            match Message::parse(&mut self.connection.incoming) {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => self.connection.receive().await.map_err(|_| Lost)?,
-                Err(_) => return Err(Lost),
-            }
-        }
+    fn land_transaction(&mut self) {
+        // What stood behind an error was skipped.
+        let transaction = self.landed.len();
+        while self.parsing.pop_front_if(|(of, _)| *of == transaction).is_some() {}
+        self.rows.clear();
+        let answers = std::mem::take(&mut self.open);
+        self.landed.push(self.refused.take().map_or(Ok(answers), Err));
     }
 }
 
