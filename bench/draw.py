@@ -39,9 +39,9 @@ STYLES = {
 }
 GROWTH = {
     "batch": ("How cost grows with the size of the batch", "ms a batch", "batch_ms", "log", "log"),
-    "columns": ("How cost grows with the number of columns", "us a row", "row_us", "linear", "linear"),
-    "message": ("How cost grows with the size of a message", "us a message", "row_us", "linear", "linear"),
-    "table": ("How cost grows with the size of the table", "ms a batch", "batch_ms", "symlog", "linear"),
+    "columns": ("How cost grows with the number of columns, 100 messages in a batch", "us a row", "row_us", "linear", "linear"),
+    "message": ("How cost grows with the size of a message, up to 100 in a batch, 6 MB at most", "us a message", "row_us", "linear", "linear"),
+    "table": ("How cost grows with the size of the table, 100 messages in a batch", "ms a batch", "batch_ms", "symlog", "linear"),
 }
 
 
@@ -94,6 +94,10 @@ def growth(report, path, points, title, label, key, scale_x, scale_y, x_label) -
     figure.suptitle(title)
     xs = [point["x"] for point in points]
     line(time, [(point["x"], point[key]) for point in points], "all", STYLES["ours"])
+    if key == "batch_ms" and scale_x == "log":
+        fixed, each = fit([(point["x"], point[key]) for point in points])
+        fitted = [(x, fixed + each * x) for x in xs]
+        line(time, fitted, f"{fixed:.2g} ms + {each * 1e3:.2g} us a message", ("#444444", "", ":"))
     # What of it is whose, in the same unit as the whole.
     scale = {"batch_ms": lambda point, value: value * point["size"] / 1e3, "row_us": lambda point, value: value}[key]
     for part, name, color in [("cpu_row_us", "CPU of the function", "#e59866"), ("backend_row_us", "CPU of Postgres", "#2471a3")]:
@@ -127,7 +131,7 @@ def functions(report: dict, path: Path, curves: dict) -> None:
         line(time, [(point["x"], point["rows_a_second"]) for point in points], label, style)
         line(memory, [(point["x"], point["peak_mib"]) for point in points if point["peak_mib"]], label, style)
     time.set(xscale="log", xlabel="batches of 100 under way at once", ylabel="rows a second, all together")
-    memory.set(xscale="log", xlabel="batches of 100 under way at once", ylabel="peak memory, MiB, all together")
+    memory.set(xscale="log", xlabel="batches of 100 under way at once", ylabel="peak memory with all events, MiB")
     for axes in (time, memory):
         axes.set_ylim(bottom=0)
         axes.set_xticks([point["x"] for point in curves["processes"]])
@@ -143,6 +147,17 @@ def rows_a_second(cell: dict) -> float:
     middle = len(walls) // 2
     median = walls[middle] if len(walls) % 2 else (walls[middle - 1] + walls[middle]) / 2
     return 1e9 * cell["size"] * cell["batches"] / median
+
+
+def fit(points: list) -> tuple[float, float]:
+    """The line through the points, each counting by its relative error: fixed part and slope."""
+    weights = [1 / y**2 for _, y in points]
+    w, wx, wy, wxx, wxy = (
+        sum(weight * term(x, y) for weight, (x, y) in zip(weights, points, strict=True))
+        for term in (lambda x, y: 1, lambda x, y: x, lambda x, y: y, lambda x, y: x * x, lambda x, y: x * y)
+    )
+    slope = (w * wxy - wx * wy) / (w * wxx - wx * wx)
+    return (wy - slope * wx) / w, slope
 
 
 def axis(report: dict, name: str) -> str:

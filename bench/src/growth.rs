@@ -120,7 +120,7 @@ fn by_columns(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curv
         };
         points.push(point(bench, server, extent, &scene)?);
     }
-    Ok(Curve { name: "columns", x: "columns of 16 characters, 100 messages in a batch", points })
+    Ok(Curve { name: "columns", x: "columns of 16 characters", points })
 }
 
 fn by_message(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curve> {
@@ -142,7 +142,7 @@ fn by_message(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curv
         };
         points.push(point(bench, server, extent, &scene)?);
     }
-    Ok(Curve { name: "message", x: "bytes of a message's one text, up to 100 messages in a batch", points })
+    Ok(Curve { name: "message", x: "bytes of a message's text", points })
 }
 
 fn by_table(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curve> {
@@ -158,7 +158,7 @@ fn by_table(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curve>
         points.push(point(bench, server, extent, &scene)?);
     }
     server.refill(TABLE, &[])?;
-    Ok(Curve { name: "table", x: "rows in the table before, 100 messages in a batch", points })
+    Ok(Curve { name: "table", x: "rows in the table before", points })
 }
 
 /// Adds rows to the login table until there are so many, and lets Postgres write them before anybody is measured.

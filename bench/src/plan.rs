@@ -89,9 +89,9 @@ impl Extent {
 pub fn groups(extent: Extent) -> Vec<Group> {
     let mut groups = vec![one_core(extent), two_cores(extent), far(extent, 1)];
     if !extent.short {
-        groups.extend([far(extent, 0), far(extent, 5), mixes(extent)]);
+        groups.extend([far(extent, 0), far(extent, 5)]);
     }
-    groups.push(durable(extent));
+    groups.extend([mixes(extent), durable(extent)]);
     groups
 }
 
@@ -153,7 +153,8 @@ fn far_rounds(entrant: Entrant, size: usize, millis: u32, extent: Extent) -> usi
 }
 
 fn mixes(extent: Extent) -> Group {
-    let whos: Vec<Who> = [Who::Ours].into_iter().chain(Who::PEERS).collect();
+    let peers = if extent.short { &[Who::Psycopg2Executemany, Who::AsyncpgCopy] } else { Who::PEERS.as_slice() };
+    let whos = [&[Who::Ours], peers].concat();
     let of_mix = |mix| SIZES.map(|size| Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) });
     near(
         Part::Mixes,

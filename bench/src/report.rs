@@ -121,7 +121,7 @@ fn table(title: &str, mix: Mix, found: &[&Measurement]) -> String {
     let mut whos: Vec<_> = found.iter().map(|found| (found.who, found.label)).collect();
     whos.sort();
     whos.dedup();
-    for (who, label) in whos {
+    for &(who, label) in &whos {
         let cell = |size| found.iter().find(|found| found.who == who && found.size == size);
         let _ = write!(text, "  {label:<28}");
         for size in SIZES {
@@ -132,8 +132,13 @@ fn table(title: &str, mix: Mix, found: &[&Measurement]) -> String {
         }
         text += "\n";
     }
-    for (label, why) in found.iter().filter_map(|found| Some((found.label, found.fails.as_ref()?))) {
-        let _ = writeln!(text, "  {label} fails: {why}");
+    for (who, label) in whos {
+        let failed = found.iter().filter(|found| found.who == who && found.fails.is_some());
+        if let Some((size, why)) =
+            failed.max_by_key(|found| found.size).and_then(|found| Some((found.size, found.fails.as_ref()?)))
+        {
+            let _ = writeln!(text, "  {label} at {size}: {why}");
+        }
     }
     text
 }
