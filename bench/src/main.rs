@@ -1,6 +1,7 @@
 //! `make bench`: the function, its peers in Python and Postgres's own limits side by side, on this machine.
 
 mod contender;
+mod curve;
 mod events;
 mod growth;
 mod interrupt;

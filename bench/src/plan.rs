@@ -79,6 +79,11 @@ impl Extent {
         (rows / size).max(if size < 10_000 && !self.short { 4 } else { 1 })
     }
 
+    /// Of what is not the main matter the short form leaves the dear size out.
+    fn fewer_sizes(self) -> &'static [usize] {
+        if self.short { &SIZES[..3] } else { &SIZES }
+    }
+
     /// Where each batch waits for the network, there is no need of as many.
     fn far_batches(self, size: usize) -> usize {
         if size <= 100 { 10 } else { 1 }
@@ -110,7 +115,7 @@ fn two_cores(extent: Extent) -> Group {
         whos.extend([Who::Psycopg2Executemany, Who::AsyncpgCopy]);
     }
     let rounds = extent.rounds().max(FULL_ROUNDS);
-    let cells = SIZES.map(|size| clean(size, 2 * extent.batches(size), &whos, rounds));
+    let cells = SIZES.map(|size| clean(size, extent.batches(size), &whos, rounds));
     near(Part::TwoCores, "Two cores", Placement::TwoCores, cells.into())
 }
 
@@ -155,19 +160,21 @@ fn far_rounds(entrant: Entrant, size: usize, millis: u32, extent: Extent) -> usi
 fn mixes(extent: Extent) -> Group {
     let peers = if extent.short { &[Who::Psycopg2Executemany, Who::AsyncpgCopy] } else { Who::PEERS.as_slice() };
     let whos = [&[Who::Ours], peers].concat();
-    let of_mix = |mix| SIZES.map(|size| Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) });
+    let cell = |mix, size| Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) };
+    let cells = BAD_MIXES.iter().flat_map(|&mix| extent.fewer_sizes().iter().map(move |&size| (mix, size)));
     near(
         Part::Mixes,
         "One core, one message in a hundred is special",
         Placement::OneCore,
-        BAD_MIXES.map(of_mix).into_iter().flatten().collect(),
+        cells.map(|(mix, size)| cell(mix, size)).collect(),
     )
 }
 
 fn durable(extent: Extent) -> Group {
     let whos = [Who::Ours, Who::LimitCopy, Who::Psycopg2Executemany, Who::AsyncpgCopy];
-    let cells = SIZES.map(|size| clean(size, extent.batches(size), &whos, extent.rounds()));
-    Group { durable: true, ..near(Part::Durable, "One core, durable commits", Placement::OneCore, cells.into()) }
+    let cell = |&size: &usize| clean(size, extent.batches(size), &whos, extent.rounds());
+    let cells = extent.fewer_sizes().iter().map(cell).collect();
+    Group { durable: true, ..near(Part::Durable, "One core, durable commits", Placement::OneCore, cells) }
 }
 
 fn near(part: Part, title: &'static str, placement: Placement, cells: Vec<Cell>) -> Group {

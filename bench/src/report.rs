@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::curve::Curve;
 use crate::events::Mix;
-use crate::growth::Curve;
 use crate::machine::Machine;
 use crate::measure::{Measurement, Sample};
 use crate::pgbench::SingleRows;
