@@ -11,10 +11,11 @@ export PATH := $(PATH):/usr/sbin
 export SAM_CLI_TELEMETRY := 0
 
 SAM_VENV := .tools/sam-$(SAM_CLI)-cfn-lint-$(CFN_LINT)
+BENCH_VENV := .tools/bench
 LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint size validate-template tools clean
+.PHONY: help demo test lint size bench validate-template tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -41,6 +42,10 @@ size: ## Print the function's size and the time from its start to its first requ
 	@scripts/binary-size ingest
 	$(CARGO) run --release -p sqs-etl-cli -- start-time $(ARGS)
 
+bench: $(BENCH_VENV)/ready ## Measure us, our peers in Python and Postgres's limits, ARGS="--short" takes under 2 minutes
+	@scripts/get-postgres
+	$(CARGO) run --release -p sqs-etl-bench -- $(ARGS)
+
 validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint and our own rules
 	AWS_DEFAULT_REGION=us-east-1 $(SAM_VENV)/bin/sam validate --lint --template-file template.yaml
 	$(SAM_VENV)/bin/cfn-lint --include-checks I -- template.yaml
@@ -58,3 +63,6 @@ $(SAM_VENV)/ready:
 
 $(LAMBDA_VENV)/ready:
 	@scripts/get-python-tools $(PYTHON) $(@D) cargo-lambda==$(CARGO_LAMBDA)
+
+$(BENCH_VENV)/ready: bench/requirements.txt
+	@scripts/get-python-tools $(PYTHON) $(@D) -r bench/requirements.txt

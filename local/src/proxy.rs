@@ -201,10 +201,7 @@ async fn forward(
     };
     let write = async move {
         while let Some((due, chunk)) = on_the_way.recv().await {
-            // The timer counts whole milliseconds and would make a delay of zero one of one.
-            if due > Instant::now() {
-                tokio::time::sleep_until(due).await;
-            }
+            wait_until(due).await;
             // Noted first: once it is written, the client's next flight may already be on its way.
             delivered();
             if to.write_all(&chunk).await.is_err() {
@@ -213,6 +210,20 @@ async fn forward(
         }
     };
     tokio::join!(read, write);
+}
+
+/// The runtime's timer counts whole milliseconds and is late by up to two of them, so the last ones are slept by a thread,
+/// which is late by some tens of microseconds.
+async fn wait_until(due: Instant) {
+    const LAST: Duration = Duration::from_millis(2);
+    if due.saturating_duration_since(Instant::now()) > LAST {
+        tokio::time::sleep_until(due - LAST).await;
+    }
+    let left = due.saturating_duration_since(Instant::now());
+    if !left.is_zero() {
+        // It fails only when the whole process ends.
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
+    }
 }
 
 struct Connection {
