@@ -7,6 +7,8 @@
 //!
 //! **Invariant:** no error text says more of a secret than that a field is missing.
 
+mod https;
+
 use std::{
     error::Error,
     sync::{
@@ -29,10 +31,6 @@ use aws_sdk_secretsmanager::{
     },
     error::{ProvideErrorMetadata, SdkError},
     operation::get_secret_value::GetSecretValueError,
-};
-use aws_smithy_http_client::{
-    Builder as HttpClientBuilder,
-    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use futures_util::FutureExt;
 use serde::Deserialize;
@@ -136,7 +134,7 @@ fn secrets_manager(aws: &Aws) -> anyhow::Result<Client> {
         .operation_attempt_timeout(ATTEMPT_LIMIT)
         .operation_timeout(FETCH_LIMIT)
         .build();
-    let http_client = http_client(aws.endpoint.as_deref());
+    let http_client = https::client(aws.endpoint.as_deref(), CONNECT_LIMIT)?;
     let mut config = aws_sdk_secretsmanager::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
@@ -156,15 +154,6 @@ fn aws_credentials(http_client: SharedHttpClient) -> CredentialsProviderChain {
     let container = EcsCredentialsProvider::builder().configure(&settings).build();
     CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
         .or_else("container", container)
-}
-
-/// With the crypto that TLS to the database uses too: one such library in the program. The machine's root certificates,
-/// some 150 to read, are trusted unless the server named speaks plain HTTP; then none is.
-fn http_client(endpoint: Option<&str>) -> SharedHttpClient {
-    let is_plain = endpoint.is_some_and(|url| url.starts_with("http://"));
-    let trusted = TrustStore::empty().with_native_roots(!is_plain);
-    let tls = TlsContext::builder().with_trust_store(trusted).build().expect("only certificates of ours can be amiss");
-    HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https()
 }
 
 const NO_ANSWER: &str = "no answer from Secrets Manager in time: do the function's subnets have a VPC endpoint for \
@@ -399,12 +388,34 @@ mod tests {
     fn client(endpoint: &str) -> Client {
         let config = aws_sdk_secretsmanager::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client(Some(endpoint)))
+            .http_client(https::client(Some(endpoint), CONNECT_LIMIT).unwrap())
             .endpoint_url(endpoint)
+            .retry_config(RetryConfig::disabled())
             .region(Region::from_static("eu-west-1"))
             .credentials_provider(AwsCredentials::new("id", "key", None, None, "test"))
             .build();
         Client::from_conf(config)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_hangs_up_is_told_from_a_faulty_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hangs_up = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await);
+            }
+        });
+        for (endpoint, expected) in [
+            ("http://127.0.0.1:1", "Secrets Manager cannot be reached"),
+            ("http://no-such-host.invalid", "Secrets Manager cannot be reached"),
+            (&hangs_up, "Secrets Manager cannot be reached"),
+            ("http://", "AWS_ENDPOINT_URL"),
+        ] {
+            let answer = client(endpoint).get_secret_value().secret_id("arn").send().await;
+            let told = reason(&answer.unwrap_err());
+            assert!(told.contains(expected), "{endpoint}: {told}");
+        }
     }
 
     #[tokio::test]
