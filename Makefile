@@ -10,12 +10,14 @@ CARGO_LAMBDA := 1.9.2
 export PATH := $(PATH):/usr/sbin
 export SAM_CLI_TELEMETRY := 0
 
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
 SAM_VENV := .tools/sam-$(SAM_CLI)-cfn-lint-$(CFN_LINT)
 BENCH_VENV := .tools/bench
 LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint size bench validate-template tools clean
+.PHONY: help demo test lint size bench bench-cold validate-template tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -45,6 +47,12 @@ size: ## Print the function's size and the time from its start to its first requ
 bench: $(BENCH_VENV)/ready ## Measure us, our peers in Python and Postgres's limits, ARGS="--short" takes under 2 minutes
 	@scripts/get-postgres
 	$(CARGO) run --release -p sqs-etl-bench -- $(ARGS)
+
+bench-cold: ## Start the function 50 times beside a hello-world function, ARGS="--runs N"
+	$(CARGO) build --release -p sqs-etl --bin ingest
+	$(CARGO) build --release -p sqs-etl-cli --example hello
+	$(CARGO) run --release -p sqs-etl-cli -- start-time $(or $(ARGS),--runs 50) --hello $(TARGET)/release/examples/hello \
+	    --json $(TARGET)/bench/cold.json
 
 validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint and our own rules
 	AWS_DEFAULT_REGION=us-east-1 $(SAM_VENV)/bin/sam validate --lint --template-file template.yaml

@@ -3,7 +3,7 @@
 //! `Config::from_lookup` is pure and names everything that is missing or wrong at once, so that a deployment is mended
 //! in one go. An empty value counts as unset, because templates pass empty strings for what was not filled in.
 //!
-//! Not here: `AWS_ENDPOINT_URL`, `AWS_REGION` and the like, which the AWS SDK reads itself, and opening any file.
+//! Not here: AWS credentials, which the AWS SDK's providers read themselves, and opening any file.
 
 use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Where the masking keys come from.
     pub masking: MaskingSource,
+    /// How Secrets Manager is reached.
+    pub aws: Aws,
     /// `DEADLINE_RESERVE_MS`, 1000 unless set: how long before Lambda's deadline work stops, so that an answer gets out.
     pub deadline_reserve: Duration,
     /// `METRICS_NAMESPACE`, `sqs-etl` unless set: the CloudWatch namespace.
@@ -81,6 +83,19 @@ pub enum MaskingSource {
     Key(SecretText),
 }
 
+/// How Secrets Manager is reached: of the settings that AWS's own tools know, those that we honour.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aws {
+    /// `AWS_REGION`, else `AWS_DEFAULT_REGION`. Lambda sets both.
+    pub region: Option<String>,
+    /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`: a server in place of AWS's own.
+    pub endpoint: Option<String>,
+    /// `AWS_USE_FIPS_ENDPOINT=true`.
+    pub use_fips: bool,
+    /// `AWS_USE_DUALSTACK_ENDPOINT=true`: by IPv6 too.
+    pub use_dual_stack: bool,
+}
+
 /// Text that must not be shown.
 ///
 /// **Invariant:** its `Debug` does not quote it, and it has no `Display`.
@@ -112,6 +127,7 @@ impl Config {
                 contract_path: settings.text("CONTRACT_PATH").map(PathBuf::from),
                 database,
                 masking,
+                aws: settings.aws(),
                 deadline_reserve,
                 metrics_namespace,
                 function_name: settings.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "ingest".into()),
@@ -242,6 +258,16 @@ impl Settings<'_> {
             Either::First(arn) => MaskingSource::Secret { arn },
             Either::Second(key) => MaskingSource::Key(SecretText(key)),
         })
+    }
+
+    fn aws(&self) -> Aws {
+        let is_true = |name| self.text(name).is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        Aws {
+            region: self.text("AWS_REGION").or_else(|| self.text("AWS_DEFAULT_REGION")),
+            endpoint: self.text("AWS_ENDPOINT_URL_SECRETS_MANAGER").or_else(|| self.text("AWS_ENDPOINT_URL")),
+            use_fips: is_true("AWS_USE_FIPS_ENDPOINT"),
+            use_dual_stack: is_true("AWS_USE_DUALSTACK_ENDPOINT"),
+        }
     }
 
     /// AWS sets `AWS_LAMBDA_MAX_CONCURRENCY` where one environment runs several invocations at once.
@@ -594,5 +620,30 @@ mod tests {
         ] {
             assert_eq!(read(SECRETS, settings).unwrap().database.pool_size, size, "{settings:?}");
         }
+    }
+
+    #[test]
+    fn the_narrower_setting_of_aws_wins() {
+        let aws = |settings: &[(&str, &str)]| read(SECRETS, settings).unwrap().aws;
+        assert_eq!(aws(&[]), Aws::default());
+        let general = [("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "http://all")];
+        let expected =
+            Aws { region: Some("eu-west-1".into()), endpoint: Some("http://all".into()), ..Default::default() };
+        assert_eq!(aws(&general), expected);
+        assert_eq!(aws(&[&general[..], &[("AWS_ENDPOINT_URL_SECRETS_MANAGER", " ")]].concat()), expected);
+        let narrow = [
+            ("AWS_REGION", "eu-west-2"),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://one"),
+            ("AWS_USE_FIPS_ENDPOINT", "true"),
+            ("AWS_USE_DUALSTACK_ENDPOINT", "TRUE"),
+        ];
+        let expected = Aws {
+            region: Some("eu-west-2".into()),
+            endpoint: Some("http://one".into()),
+            use_fips: true,
+            use_dual_stack: true,
+        };
+        assert_eq!(aws(&[&general[..], &narrow].concat()), expected);
+        assert!(!aws(&[("AWS_USE_FIPS_ENDPOINT", "false")]).use_fips);
     }
 }

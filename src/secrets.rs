@@ -1,11 +1,16 @@
 //! Who we are to the database, and the masking keys: out of Secrets Manager, or out of the environment.
 //!
 //! The AWS SDK is set up at the first fetch, so that with `DATABASE_URL` and `MASKING_KEY` none of it runs. Every fetch
-//! is bounded, because Lambda gives a function 10 s to start. Not here: what the masking keys mean, and the logins.
+//! is bounded, because Lambda gives a function 10 s to start. AWS credentials come from where Lambda puts them: the
+//! environment or, with SnapStart, the container endpoint. Not here: profiles, SSO, instance metadata and all else that
+//! the SDK's default chain tries, which make up a fifth of the program; what the masking keys mean; the logins.
 //!
 //! **Invariant:** no error text says more of a secret than that a field is missing.
 
+mod https;
+
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,23 +19,25 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    ecs::EcsCredentialsProvider, environment::EnvironmentVariableCredentialsProvider,
+    meta::credentials::CredentialsProviderChain, provider_config::ProviderConfig,
+};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::{
     Client,
-    config::{SharedHttpClient, http::HttpResponse},
+    config::{
+        BehaviorVersion, Region, SharedHttpClient, http::HttpResponse, retry::RetryConfig, timeout::TimeoutConfig,
+    },
     error::{ProvideErrorMetadata, SdkError},
     operation::get_secret_value::GetSecretValueError,
-};
-use aws_smithy_http_client::{
-    Builder as HttpClientBuilder,
-    tls::{Provider, rustls_provider::CryptoMode},
 };
 use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
-    config::{Address, Config, DatabaseSource, MaskingSource, SecretText},
+    config::{Address, Aws, Config, DatabaseSource, MaskingSource, SecretText},
     database::{Credentials, Freshness},
 };
 
@@ -46,6 +53,7 @@ pub struct Secrets {
     database: DatabaseSource,
     fallback: Address,
     masking: MaskingSource,
+    aws: Aws,
     client: OnceCell<Client>,
     login: Mutex<Option<tokio_postgres::Config>>,
     fetches: AtomicU64,
@@ -58,6 +66,7 @@ impl Secrets {
             database: config.database.source.clone(),
             fallback: config.database.fallback.clone(),
             masking: config.masking.clone(),
+            aws: config.aws.clone(),
             client: OnceCell::new(),
             login: Mutex::default(),
             fetches: AtomicU64::new(0),
@@ -109,7 +118,7 @@ impl Secrets {
 
     async fn fetch(&self, arn: &str) -> anyhow::Result<SecretText> {
         let request = async {
-            let client = self.client.get_or_init(secrets_manager).await;
+            let client = self.client.get_or_try_init(async || secrets_manager(&self.aws)).await?;
             client.get_secret_value().secret_id(arn).send().await.map_err(|error| anyhow!(reason(&error)))
         };
         let secret = tokio::time::timeout(FETCH_LIMIT, request).await.map_err(|_| anyhow!(NO_ANSWER))??;
@@ -118,28 +127,39 @@ impl Secrets {
     }
 }
 
-async fn secrets_manager() -> Client {
+fn secrets_manager(aws: &Aws) -> anyhow::Result<Client> {
+    let region = aws.region.clone().context("no AWS region: Lambda sets AWS_REGION, elsewhere it must be set")?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_LIMIT)
         .operation_attempt_timeout(ATTEMPT_LIMIT)
         .operation_timeout(FETCH_LIMIT)
         .build();
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
+    let http_client = https::client(aws.endpoint.as_deref(), CONNECT_LIMIT)?;
+    let mut config = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region))
+        .use_fips(aws.use_fips)
+        .use_dual_stack(aws.use_dual_stack)
+        .credentials_provider(aws_credentials(http_client.clone()))
+        .http_client(http_client)
         .timeout_config(timeouts)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .load()
-        .await;
-    Client::new(&config)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+    config.set_endpoint_url(aws.endpoint.clone());
+    Ok(Client::from_conf(config.build()))
 }
 
-/// With the crypto that TLS to the database uses too: one such library in the program.
-fn http_client() -> SharedHttpClient {
-    HttpClientBuilder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+/// From `AWS_ACCESS_KEY_ID` and its companions, else from the URL in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+fn aws_credentials(http_client: SharedHttpClient) -> CredentialsProviderChain {
+    let settings = ProviderConfig::without_region().with_http_client(http_client);
+    let container = EcsCredentialsProvider::builder().configure(&settings).build();
+    CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
+        .or_else("container", container)
 }
 
 const NO_ANSWER: &str = "no answer from Secrets Manager in time: do the function's subnets have a VPC endpoint for \
                          it, or a NAT gateway?";
+const NO_CREDENTIALS: &str = "no AWS credentials: Lambda sets AWS_ACCESS_KEY_ID and its companions; elsewhere run eval \
+                              \"$(aws configure export-credentials --format env)\" first, as profiles are not read";
 
 /// What to do about it, and Secrets Manager's error code; its message is left out.
 fn reason(error: &SdkError<GetSecretValueError, HttpResponse>) -> String {
@@ -163,14 +183,23 @@ fn reason(error: &SdkError<GetSecretValueError, HttpResponse>) -> String {
 }
 
 fn unanswered(error: &SdkError<GetSecretValueError, HttpResponse>) -> &'static str {
+    match credentials_error(error) {
+        Some(CredentialsError::CredentialsNotLoaded(_)) => return NO_CREDENTIALS,
+        Some(_) => return "AWS credentials cannot be had from AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        None => {}
+    }
     match error {
         SdkError::TimeoutError(_) => NO_ANSWER,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => NO_ANSWER,
         SdkError::DispatchFailure(failure) if failure.is_io() => "Secrets Manager cannot be reached",
-        SdkError::DispatchFailure(_) => "the request could not be sent: are AWS credentials and a region set?",
-        SdkError::ConstructionFailure(_) => "the request could not be built: is a region set?",
+        SdkError::DispatchFailure(_) => "the request could not be sent: is AWS_ENDPOINT_URL, if set, a URL?",
+        SdkError::ConstructionFailure(_) => "the request could not be built: is AWS_REGION a region?",
         _ => "the answer could not be read",
     }
+}
+
+fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    anyhow::Chain::new(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// The JSON that RDS, and the rotation functions AWS offers, keep in a secret.
@@ -237,10 +266,7 @@ fn json_fault(error: &serde_json::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_secretsmanager::{
-        config::{Credentials as AwsCredentials, Region},
-        error::ErrorMetadata,
-    };
+    use aws_sdk_secretsmanager::{config::Credentials as AwsCredentials, error::ErrorMetadata};
     use futures_util::future::join_all;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -333,6 +359,14 @@ mod tests {
         check_reason("ThrottlingException", "refused");
     }
 
+    #[test]
+    fn an_error_of_the_credentials_is_told_from_one_of_the_request() {
+        let told = |error| unanswered(&SdkError::construction_failure(error));
+        assert_eq!(told(CredentialsError::not_loaded("hunter2")), NO_CREDENTIALS);
+        assert!(told(CredentialsError::provider_error("hunter2")).contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"));
+        assert!(unanswered(&SdkError::construction_failure("hunter2")).contains("AWS_REGION"));
+    }
+
     /// Answers every request with the same secret after a while, and counts.
     async fn secrets_manager_at(listener: TcpListener, requests: Arc<AtomicU64>) {
         const BODY: &str = r#"{"SecretString":"{\"username\":\"u\",\"password\":\"p\"}"}"#;
@@ -354,12 +388,34 @@ mod tests {
     fn client(endpoint: &str) -> Client {
         let config = aws_sdk_secretsmanager::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http_client())
+            .http_client(https::client(Some(endpoint), CONNECT_LIMIT).unwrap())
             .endpoint_url(endpoint)
+            .retry_config(RetryConfig::disabled())
             .region(Region::from_static("eu-west-1"))
             .credentials_provider(AwsCredentials::new("id", "key", None, None, "test"))
             .build();
         Client::from_conf(config)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_hangs_up_is_told_from_a_faulty_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hangs_up = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await);
+            }
+        });
+        for (endpoint, expected) in [
+            ("http://127.0.0.1:1", "Secrets Manager cannot be reached"),
+            ("http://no-such-host.invalid", "Secrets Manager cannot be reached"),
+            (&hangs_up, "Secrets Manager cannot be reached"),
+            ("http://", "AWS_ENDPOINT_URL"),
+        ] {
+            let answer = client(endpoint).get_secret_value().secret_id("arn").send().await;
+            let told = reason(&answer.unwrap_err());
+            assert!(told.contains(expected), "{endpoint}: {told}");
+        }
     }
 
     #[tokio::test]
@@ -372,6 +428,7 @@ mod tests {
             database: DatabaseSource::Secret { arn: "arn".into() },
             fallback: address(),
             masking: MaskingSource::Secret { arn: "arn".into() },
+            aws: Aws::default(),
             client: OnceCell::new_with(Some(client(&endpoint))),
             login: Mutex::default(),
             fetches: AtomicU64::new(0),

@@ -1,10 +1,12 @@
 //! `sqs-etl start-time`: how large the function's binary is, and how fast it starts, with what a start needs: a masking
 //! key, and a connection to a Postgres on this machine. Lambda's own share (download, sandbox) is not in it.
 
-use std::path::Path;
+mod report;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::json;
 use sqs_etl_local::clock::Clock;
@@ -19,8 +21,10 @@ use crate::IngestOption;
 use crate::ingest::{self, Profile};
 use crate::interrupt::Interrupt;
 use crate::scene::{DATABASE, ROLE, Scene};
-use crate::terminal::{self, Paint, Progress};
-use crate::words::{median, milliseconds, number, path, times};
+use crate::terminal::{self, Progress};
+use crate::words::times;
+
+use report::{Report, Series, Start};
 
 const BATCH: usize = 10;
 const FUNCTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,21 +35,32 @@ const MASKING_SECRET: &str = "sqs-etl-masking";
 ///
 /// A start lasts from spawning the process to its first `next`, which is when Lambda hands over an event, and on to
 /// the first ten messages stored. The binary is started again and again behind the Lambda Runtime API, in front of a
-/// temporary Postgres: with key and password in the environment, then with both in an imitation of Secrets Manager on
-/// this machine.
+/// temporary Postgres: with key and password in the environment, and in turn with both in an imitation of Secrets
+/// Manager on this machine.
 #[derive(Args)]
 pub struct Options {
-    /// How often to start it, for each of the two
+    /// How often to start each
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     runs: u16,
 
     #[command(flatten)]
     ingest: IngestOption,
+
+    /// A function to compare with, started in turn with ours; it answers that no message failed
+    #[arg(long, value_name = "PATH")]
+    hello: Option<PathBuf>,
+
+    /// Write every start to this file too, as JSON
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
 }
 
 /// Measures and prints.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
     interrupt.listen()?;
+    if let Some(hello) = options.hello.as_ref().filter(|hello| !hello.is_file()) {
+        bail!("there is no file {} (--hello)", hello.display());
+    }
     let ingest = ingest::find(options.ingest.ingest.as_deref(), Profile::Release, interrupt)?;
     let mut progress = Progress::new();
     progress.waiting("postgres", "starting a server of our own");
@@ -58,15 +73,32 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         .env("MASKING_SECRET_ARN", &Secrets::arn(MASKING_SECRET))
         .env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &secrets.url())
         .env("DB_SSLMODE", "disable");
-    let mut lines = head(&ingest.path, options.runs.into())?;
-    for (title, config) in [("from the environment", from_environment), ("from Secrets Manager", from_secrets)] {
-        progress.waiting("start", &format!("{}, key and password {title}", times(options.runs.into())));
-        let starts = (0..options.runs).map(|_| start(&config, interrupt)).collect::<Result<Vec<_>>>()?;
-        lines += &section(title, &starts);
-    }
+    let mut report = Report::new(&ingest.path)?;
+    report.hello = options.hello.as_ref().map(|hello| Series::new("hello-world", FunctionConfig::new(hello)));
+    report.ours = vec![
+        Series::new("key and password from the environment", from_environment),
+        Series::new("key and password from Secrets Manager", from_secrets),
+    ];
+    progress.waiting("start", &format!("{} each, in turn", times(options.runs.into())));
+    measure(&mut report, options.runs, interrupt)?;
+    let stored = scene.value("select count(*) from user_logins")?;
+    ensure!(stored == (report.starts() * BATCH).to_string(), "{stored} rows stored in {} starts", report.starts());
     drop(scene);
     drop(progress);
-    terminal::print(&lines).context("write the measurements")
+    if let Some(path) = &options.json {
+        report.write(path).with_context(|| format!("write {}", path.display()))?;
+    }
+    terminal::print(&report.to_string()).context("write the measurements")
+}
+
+/// In turn, so that whatever else the machine does meets all alike.
+fn measure(report: &mut Report, runs: u16, interrupt: &Interrupt) -> Result<()> {
+    for _ in 0..runs {
+        for series in report.hello.iter_mut().chain(&mut report.ours) {
+            series.starts.push(start(&series.config, interrupt)?);
+        }
+    }
+    Ok(())
 }
 
 fn secrets(scene: &Scene, key: &str) -> Result<Secrets> {
@@ -84,12 +116,6 @@ fn secrets(scene: &Scene, key: &str) -> Result<Secrets> {
     Ok(secrets)
 }
 
-/// How long one start took.
-struct Start {
-    to_next: Duration,
-    to_rows: Duration,
-}
-
 fn start(config: &FunctionConfig, interrupt: &Interrupt) -> Result<Start> {
     interrupt.check()?;
     let function = Function::start(config.clone())?;
@@ -104,37 +130,7 @@ fn start(config: &FunctionConfig, interrupt: &Interrupt) -> Result<Start> {
     let report = mapping.run_once(|event| function.invoke(event, FUNCTION_TIMEOUT));
     let report = report.context("the queue gave no batch")?;
     match report.verdict {
-        Verdict::Succeeded => Ok(Start { to_next, to_rows: to_next + report.invocation.duration }),
+        Verdict::Succeeded => Ok(Start { to_next, to_answer: to_next + report.invocation.duration }),
         _ => bail!("the first batch was not stored: {}", function.stdout()),
     }
-}
-
-fn head(binary: &Path, runs: usize) -> Result<String> {
-    let size = binary.metadata().with_context(|| format!("measure {}", binary.display()))?.len();
-    let megabytes = size as f64 / 1_000_000.0;
-    let binary = path(binary);
-    let size = number(usize::try_from(size).unwrap_or(usize::MAX));
-    let columns = row(&format!("started {}, milliseconds", times(runs)), ["min", "median", "max"].map(str::to_owned));
-    Ok(format!("{binary}: {size} bytes ({megabytes:.1} MB)\n\n{}\n", Paint::stdout().bold(&columns)))
-}
-
-fn section(title: &str, starts: &[Start]) -> String {
-    let to_next = starts.iter().map(|start| start.to_next).collect();
-    let to_rows = starts.iter().map(|start| start.to_rows).collect();
-    let rows = [
-        row("  spawn to first next", spread(to_next)),
-        row(&format!("  spawn to first {BATCH} messages stored"), spread(to_rows)),
-    ];
-    format!("key and password {title}\n{}\n{}\n", rows[0], rows[1])
-}
-
-fn spread(mut durations: Vec<Duration>) -> [String; 3] {
-    durations.sort_unstable();
-    let end = |duration: Option<&Duration>| milliseconds(duration.copied().unwrap_or_default());
-    [end(durations.first()), milliseconds(median(&durations)), end(durations.last())]
-}
-
-fn row(what: &str, values: [String; 3]) -> String {
-    let [min, median, max] = values;
-    format!("{what:<40}{min:>8}{median:>9}{max:>9}")
 }

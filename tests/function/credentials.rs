@@ -1,6 +1,10 @@
 //! Who the function is to the database and where its keys come from: rotation, TLS, and what a faulty setting says.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -180,6 +184,65 @@ fn an_unreadable_masking_key_ends_the_start() {
     check_start(&variables, &["fetch the masking secret (MASKING_SECRET_ARN)", "ResourceNotFoundException"]);
     secrets.set_failure(Some(Failure::AccessDenied));
     check_start(&variables, &["secretsmanager:GetSecretValue"]);
+}
+
+const NO_AWS_KEY: [(&str, &str); 3] =
+    [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", ""), ("AWS_SESSION_TOKEN", "")];
+
+#[test]
+fn without_credentials_of_aws_or_a_region_the_start_ends_with_what_to_do() {
+    let secrets = Secrets::start().unwrap();
+    let (arn, url) = (Secrets::arn("masking"), secrets.url());
+    let variables = [ANY_DATABASE, ("MASKING_KEY", ""), ("MASKING_SECRET_ARN", &arn), ("AWS_ENDPOINT_URL", &url)];
+    let with = |more: &[(&'static str, &'static str)]| [&variables[..], more].concat();
+    check_start(&with(&NO_AWS_KEY), &["no AWS credentials", "aws configure export-credentials --format env"]);
+    check_start(&with(&[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "")]), &["no AWS region", "AWS_REGION"]);
+    assert_eq!(secrets.calls(), 0);
+}
+
+#[test]
+fn with_snap_start_credentials_come_from_the_container_endpoint() {
+    let secrets = Secrets::start().unwrap();
+    secrets.set("masking", MASKING_KEY);
+    let (arn, url, (container, asked)) = (Secrets::arn("masking"), secrets.url(), container_endpoint());
+    let variables = [
+        ANY_DATABASE,
+        ("MASKING_KEY", ""),
+        ("MASKING_SECRET_ARN", &arn),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &url),
+        // The other one is not asked.
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "planted-token"),
+    ];
+    let function = function(&[&variables[..], &NO_AWS_KEY].concat());
+    function.warm_up().expect("the function starts");
+    assert_eq!(secrets.calls(), 1);
+    let request = asked.recv_timeout(Duration::from_secs(10)).expect("the container endpoint was asked");
+    assert!(request.contains("authorization: planted-token"), "{request}");
+}
+
+/// A server that gives temporary credentials to whoever asks. Its URL, and the requests.
+fn container_endpoint() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/credentials", listener.local_addr().unwrap());
+    let (requests, asked) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+            let request: Vec<String> = lines.collect();
+            let body = json!({
+                "AccessKeyId": "ASIALOCAL", "SecretAccessKey": "local", "Token": "local",
+                "Expiration": "2999-01-01T00:00:00Z",
+            });
+            let body = body.to_string();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            // Nobody listens once the test is over.
+            let _ = requests.send(request.join("\n"));
+        }
+    });
+    (url, asked)
 }
 
 #[test]
