@@ -17,7 +17,7 @@ BENCH_VENV := .tools/bench
 LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint size bench bench-cold validate-template tools clean
+.PHONY: help demo test lint size bench bench-cold bench-stages instructions instructions-move validate-template tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -37,6 +37,7 @@ lint: ## Check format, clippy (warnings are errors) and that README's commands e
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/check-readme --self-test
+	scripts/count-instructions --self-test
 	scripts/check-readme
 
 size: ## Print the function's size and the time from its start to its first request for work
@@ -53,6 +54,17 @@ bench-cold: ## Start the function 50 times beside a hello-world function, ARGS="
 	$(CARGO) build --release -p sqs-etl-cli --example hello
 	$(CARGO) run --release -p sqs-etl-cli -- start-time $(or $(ARGS),--runs 50) --hello $(TARGET)/release/examples/hello \
 	    --json $(TARGET)/bench/cold.json
+
+bench-stages: ## Time each stage on its own with criterion, ARGS="NAME" picks some
+	$(CARGO) bench -p sqs-etl --bench stages -- $(ARGS)
+
+instructions: ## Count the instructions of the batch path under valgrind, fail if they are over the baseline by more than 3 %
+	scripts/build-instructions $(CARGO)
+	scripts/count-instructions target/instructions
+
+instructions-move: ## Make what is counted the baseline
+	scripts/build-instructions $(CARGO)
+	scripts/count-instructions target/instructions --move
 
 validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint and our own rules
 	AWS_DEFAULT_REGION=us-east-1 $(SAM_VENV)/bin/sam validate --lint --template-file template.yaml

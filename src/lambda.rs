@@ -1,7 +1,6 @@
 //! The Lambda runner: from an SQS event to a batch of messages, and from its outcome to the partial batch response.
 //! What SQS and Lambda make of a response is in AWS's guide, "Using Lambda with Amazon SQS", error handling.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,15 +12,19 @@ use lambda_runtime::{Diagnostic, LambdaEvent};
 use lambda_runtime_api_client::Client;
 use lambda_runtime_api_client::body::Body;
 use metrics::{Unit, counter, histogram};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::pipeline::deadline::Deadline;
-use crate::pipeline::message::{Batch, Message};
+use crate::pipeline::message::Batch;
 use crate::pipeline::outcome::{Failure, Outcome, Reason};
-use crate::pipeline::{BatchError, Pipeline};
+use crate::pipeline::{BatchError, Pipeline, Prepared};
+
+mod event;
+mod payload;
+
+use event::Event;
+pub use payload::{Payload, Untouched};
 
 /// Feeds the pipeline with the events that Lambda hands us. State is per invocation: many may run at once.
 pub struct Runner {
@@ -93,13 +96,10 @@ impl Runner {
     ///
     /// **Invariant (Silence):** a panic's message may quote a value, and the runtime would send it to Lambda; so panics
     /// are caught here.
-    pub async fn handle(
-        self: Arc<Self>,
-        event: LambdaEvent<Box<RawValue>>,
-    ) -> Result<SqsBatchResponse, InvocationError> {
+    pub async fn handle(self: Arc<Self>, event: LambdaEvent<Payload>) -> Result<SqsBatchResponse, InvocationError> {
         let left = time_left(event.context.deadline, since_1970());
         let deadline = Deadline::after(left, self.reserve);
-        let answer = AssertUnwindSafe(self.answer(event.payload.get(), deadline)).catch_unwind().await;
+        let answer = AssertUnwindSafe(self.answer(event.payload.bytes(), deadline)).catch_unwind().await;
         let answer = answer.unwrap_or(Err(InvocationError::Panic));
         if let Err(error) = &answer {
             error!(error = chain(error), "the batch failed and will be redelivered");
@@ -108,10 +108,10 @@ impl Runner {
         answer
     }
 
-    async fn answer(&self, event: &str, deadline: Deadline) -> Result<SqsBatchResponse, InvocationError> {
+    async fn answer(&self, event: &[u8], deadline: Deadline) -> Result<SqsBatchResponse, InvocationError> {
         let started = Instant::now();
-        let event = Event::parse(event)?;
-        let batch = event.into_batch()?;
+        let mut event = Event::parse(event)?;
+        let batch = event.batch();
         let run = tokio::time::timeout_at(deadline.answer_end(), self.pipeline.run(&batch, deadline));
         let outcome = match run.await {
             Ok(outcome) => outcome?,
@@ -120,6 +120,29 @@ impl Runner {
         report(&batch, &outcome, started.elapsed());
         Ok(response(&batch, &outcome))
     }
+}
+
+/// What an invocation costs this process but for Postgres, log and metrics. For measuring only: nothing is stored, and the
+/// response lacks what only Postgres refuses.
+#[doc(hidden)]
+pub fn rehearse(
+    pipeline: &Pipeline,
+    payload: &Payload,
+    deadline: Deadline,
+) -> Result<(Prepared, SqsBatchResponse), InvocationError> {
+    let mut event = Event::parse(payload.bytes())?;
+    let batch = event.batch();
+    let mut prepared = pipeline.prepare(&batch, deadline);
+    let outcome = Outcome { failures: std::mem::take(&mut prepared.failures), ..Outcome::default() };
+    let response = response(&batch, &outcome);
+    Ok((prepared, response))
+}
+
+/// An event's batch. For measuring only.
+#[doc(hidden)]
+pub fn rehearse_event<R>(payload: &Payload, see: impl FnOnce(&Batch<'_>) -> R) -> Result<R, InvocationError> {
+    let mut event = Event::parse(payload.bytes())?;
+    Ok(see(&event.batch()))
 }
 
 /// Tells Lambda why the function cannot start, so that whoever invokes it is told as well.
@@ -216,89 +239,6 @@ fn oldest_age(batch: &Batch<'_>) -> Option<f64> {
     let sent = batch.messages.iter().filter_map(|message| message.sent_at).min()?;
     let sent = Duration::from_millis(u64::try_from(sent).ok()?);
     Some(millis(since_1970().saturating_sub(sent)))
-}
-
-/// An SQS event, borrowing from its text; only what the pipeline uses.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(rename = "Records", borrow)]
-    records: Vec<EventRecord<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EventRecord<'a> {
-    #[serde(borrow, default)]
-    message_id: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    body: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    attributes: Option<Attributes<'a>>,
-    #[serde(borrow, default)]
-    message_attributes: Option<std::collections::HashMap<Text<'a>, MessageAttribute<'a>>>,
-    #[serde(borrow, default, rename = "eventSourceARN")]
-    event_source_arn: Option<Text<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Attributes<'a> {
-    #[serde(borrow)]
-    approximate_receive_count: Option<Text<'a>>,
-    #[serde(borrow)]
-    sent_timestamp: Option<Text<'a>>,
-    #[serde(borrow)]
-    message_group_id: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageAttribute<'a> {
-    #[serde(borrow, default)]
-    string_value: Option<Text<'a>>,
-}
-
-/// A string of the event, borrowed where it has no escapes. Serde borrows a bare `Cow` only, not one in an `Option`.
-#[derive(Deserialize, PartialEq, Eq, Hash)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'a> Event<'a> {
-    fn parse(event: &'a str) -> Result<Self, InvocationError> {
-        // Only the position: the error's text may quote the event.
-        serde_json::from_str(event).map_err(|e| InvocationError::NotSqs { line: e.line(), column: e.column() })
-    }
-
-    fn into_batch(self) -> Result<Batch<'a>, InvocationError> {
-        // Not by MessageGroupId: standard queues may carry one too (fair queues).
-        let is_fifo =
-            |record: &EventRecord<'_>| record.event_source_arn.as_ref().is_some_and(|arn| arn.0.ends_with(".fifo"));
-        let ordered = self.records.iter().any(is_fifo);
-        let messages = self.records.into_iter().enumerate().map(|(i, record)| record.into_message(i));
-        Ok(Batch { messages: messages.collect::<Result<_, _>>()?, ordered })
-    }
-}
-
-impl<'a> EventRecord<'a> {
-    fn into_message(self, position: usize) -> Result<Message<'a>, InvocationError> {
-        let id = self.message_id.map(|id| id.0).filter(|id| !id.is_empty());
-        let id = id.ok_or(InvocationError::NoMessageId { position })?;
-        let attributes = self.attributes.unwrap_or_default();
-        let number = |text: Option<Text<'_>>| text.and_then(|text| text.0.parse().ok());
-        Ok(Message {
-            id,
-            body: self.body.map(|body| body.0),
-            sent_at: number(attributes.sent_timestamp),
-            group: attributes.message_group_id.map(|group| group.0),
-            receive_count: number(attributes.approximate_receive_count),
-            attributes: strings(self.message_attributes.unwrap_or_default()),
-        })
-    }
-}
-
-fn strings<'a>(
-    attributes: std::collections::HashMap<Text<'a>, MessageAttribute<'a>>,
-) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
-    attributes.into_iter().filter_map(|(name, value)| Some((name.0, value.string_value?.0))).collect()
 }
 
 #[cfg(test)]

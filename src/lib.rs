@@ -6,5 +6,6 @@ pub mod config;
 pub mod database;
 pub mod lambda;
 pub mod pipeline;
+mod scan;
 pub mod secrets;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use sqs_etl::config::{self, Config};
 use sqs_etl::database::{Database, Tls};
-use sqs_etl::lambda::{self, COLD_START, METRICS, Runner};
+use sqs_etl::lambda::{self, COLD_START, METRICS, Runner, Untouched};
 use sqs_etl::pipeline::Pipeline;
 use sqs_etl::pipeline::contract::Contract;
 use sqs_etl::pipeline::mask::Keys;
@@ -79,6 +79,7 @@ async fn run(config: Config, telemetry: Telemetry) -> anyhow::Result<()> {
     counter!(COLD_START).increment(1);
     Runtime::new(handler)
         .layer(TracingLayer::new())
+        .layer(Untouched)
         .register_snapstart_resource(Arc::new(Connections(database)))
         .run_concurrent()
         .await

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use sqs_etl::config::Config;
 use sqs_etl::database::{Database, Tls};
-use sqs_etl::lambda::{METRICS, Runner};
+use sqs_etl::lambda::{METRICS, Payload, Runner};
 use sqs_etl::pipeline::Pipeline;
 use sqs_etl::pipeline::contract::Contract;
 use sqs_etl::pipeline::deadline::Deadline;
@@ -114,8 +114,7 @@ type Answer = (usize, usize, Option<String>);
 /// From an event's bytes to the response's. The bytes are given up as soon as they are read, as by Lambda's runtime.
 async fn handle(runner: Arc<Runner>, (messages, event): (usize, Vec<u8>), telemetry: Telemetry) -> Answer {
     let answered = async {
-        let payload: Box<RawValue> = serde_json::from_slice(&event)?;
-        drop(event);
+        let payload = Payload::from(Bytes::from(event));
         let mut context = Context::default();
         context.deadline = u64::try_from((since_1970() + TIME_FOR_A_BATCH).as_millis())?;
         // Boxed, because the compiler gives up on futures nested this deep.

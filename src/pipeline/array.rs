@@ -47,6 +47,11 @@ impl Texts {
 impl Array {
     /// An array for a column of the type, with room for `rows` values.
     pub fn new(kind: Type, rows: usize) -> Self {
+        Self::with_room(kind, rows, 0)
+    }
+
+    /// The same, with room for `length` bytes a value if they are texts.
+    pub fn with_room(kind: Type, rows: usize, length: usize) -> Self {
         match kind {
             Type::SmallInt => Array::SmallInt(Vec::with_capacity(rows)),
             Type::Integer => Array::Integer(Vec::with_capacity(rows)),
@@ -57,7 +62,7 @@ impl Array {
             Type::Date => Array::Date(Vec::with_capacity(rows)),
             Type::Timestamptz => Array::Timestamptz(Vec::with_capacity(rows)),
             Type::Text | Type::Varchar(_) | Type::Numeric | Type::Inet | Type::Jsonb => {
-                Array::Text(Texts { buffer: String::new(), ends: Vec::with_capacity(rows) })
+                Array::Text(Texts { buffer: String::with_capacity(rows * length), ends: Vec::with_capacity(rows) })
             }
         }
     }

@@ -213,20 +213,37 @@ impl Masker {
         Ok(Self { columns, has_ledger: contract.ledger().is_some() })
     }
 
-    /// Masks rows into arrays.
-    pub(super) fn mask<'a>(&self, rows: impl ExactSizeIterator<Item = &'a Valid<'a>>) -> Masked {
-        let count = rows.len();
-        let mut columns: Vec<Array> = self.columns.iter().map(|(kind, _)| Array::new(*kind, count)).collect();
-        let mut ledger_keys = self.has_ledger.then(|| Array::new(Type::Uuid, count));
-        for row in rows {
-            for (((_, method), array), value) in self.columns.iter().zip(&mut columns).zip(&row.values) {
-                method.push(value, array);
-            }
-            if let (Some(keys), Some(key)) = (&mut ledger_keys, row.ledger_key) {
-                keys.push(&Value::Uuid(key));
-            }
+    /// The start of a batch of at most so many rows.
+    pub(super) fn start(&self, rows: usize) -> Masking<'_> {
+        let array = |(kind, method): &(Type, Method)| Array::with_room(*kind, rows, method.usual_length());
+        let ledger_keys = self.has_ledger.then(|| Array::new(Type::Uuid, rows));
+        let masked = Masked { columns: self.columns.iter().map(array).collect(), ledger_keys, rows: 0 };
+        Masking { masker: self, masked }
+    }
+}
+
+/// Rows that are being masked.
+pub(super) struct Masking<'m> {
+    masker: &'m Masker,
+    masked: Masked,
+}
+
+impl Masking<'_> {
+    /// Masks a row into the arrays.
+    pub(super) fn push(&mut self, row: &Valid<'_>) {
+        let Masked { columns, ledger_keys, rows } = &mut self.masked;
+        for (((_, method), array), value) in self.masker.columns.iter().zip(columns).zip(&row.values) {
+            method.push(value, array);
         }
-        Masked { columns, ledger_keys, rows: count }
+        if let (Some(keys), Some(key)) = (ledger_keys, row.ledger_key) {
+            keys.push(&Value::Uuid(key));
+        }
+        *rows += 1;
+    }
+
+    /// The rows so far.
+    pub(super) fn finish(self) -> Masked {
+        self.masked
     }
 }
 
@@ -253,7 +270,20 @@ fn pseudonym(column: &Column, domain: &str, keys: &Keys) -> Result<Method, KeyEr
     Ok(Method::Pseudonym { prefix, state: Box::new(state) })
 }
 
+/// Bytes of a SHA-256 in hexadecimal.
+const HEX: usize = 64;
+
 impl Method {
+    /// Bytes of most of what comes out, for room to be made at once; a guess where a value stays as it is.
+    fn usual_length(&self) -> usize {
+        match self {
+            Method::Clear | Method::Network | Method::Tail(_) => 16,
+            Method::Pseudonym { prefix, .. } => prefix.len() + HEX,
+            Method::Hash => HEX,
+            Method::Redact => REDACTED.len(),
+        }
+    }
+
     /// Adds a value to its array, masked.
     fn push(&self, value: &Value<'_>, array: &mut Array) {
         match (self, value, array) {
@@ -282,8 +312,17 @@ impl Method {
 }
 
 fn push_hex(bytes: &[u8], buffer: &mut String) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    buffer.extend(bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])));
+    let mut digits = [0; HEX];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = hex_digit(byte >> 4);
+        pair[1] = hex_digit(byte & 15);
+    }
+    buffer.push_str(std::str::from_utf8(&digits).expect("hex digits are ASCII"));
+}
+
+/// Reckoned, not looked up, so that the compiler makes vectors of it.
+fn hex_digit(digit: u8) -> u8 {
+    digit + if digit < 10 { b'0' } else { b'a' - 10 }
 }
 
 /// The address's network, /24 of IPv4 and /48 of IPv6, in the notation that both `text` and `inet` take.

@@ -3,7 +3,7 @@
 use super::value::Json;
 
 /// The fields of one body, in the order of the contract's fields; `None` where the body has no such field.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Record<'a> {
     fields: Vec<Option<Json<'a>>>,
 }
@@ -12,6 +12,11 @@ impl<'a> Record<'a> {
     /// A record of `len` fields that says nothing yet.
     pub fn empty(len: usize) -> Self {
         Self { fields: vec![None; len] }
+    }
+
+    /// Forgets what it says.
+    pub fn clear(&mut self) {
+        self.fields.fill(None);
     }
 
     /// Sets a field; `false` when the body has said it before.

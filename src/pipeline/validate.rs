@@ -22,19 +22,30 @@ pub struct Valid<'a> {
     pub(super) ledger_key: Option<Uuid>,
 }
 
-/// Checks a record, and what SQS says of its message, against the contract.
-pub fn validate<'a>(
-    record: &Record<'a>,
-    message: &'a Message<'_>,
-    contract: &'a Contract,
-) -> Result<Valid<'a>, Reason> {
-    let ledger_key = match contract.once {
-        Once::Ledger(_) => Some(Uuid::try_parse(&message.id).map_err(|_| Reason::MessageId)?),
-        Once::Column(_) => None,
-    };
-    let values =
-        contract.columns.iter().map(|column| value_of(column, record, message, contract)).collect::<Result<_, _>>()?;
-    Ok(Valid { values, ledger_key })
+impl<'a> Valid<'a> {
+    /// A row to be filled.
+    pub fn empty() -> Self {
+        Self { values: Vec::new(), ledger_key: None }
+    }
+
+    /// Checks a record, and what SQS says of its message, against the contract, and keeps the values in place of those of
+    /// the row before. After an error it holds no row.
+    pub fn fill(
+        &mut self,
+        record: &Record<'a>,
+        message: &'a Message<'_>,
+        contract: &'a Contract,
+    ) -> Result<(), Reason> {
+        self.values.clear();
+        self.ledger_key = match contract.once {
+            Once::Ledger(_) => Some(Uuid::try_parse(&message.id).map_err(|_| Reason::MessageId)?),
+            Once::Column(_) => None,
+        };
+        for column in &contract.columns {
+            self.values.push(value_of(column, record, message, contract)?);
+        }
+        Ok(())
+    }
 }
 
 fn value_of<'a>(
@@ -220,7 +231,7 @@ fn within(limits: &Limits, value: &Value<'_>, label: impl Fn() -> FieldName) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::decode::decode;
+    use crate::pipeline::decode::Decoder;
 
     /// Validates a body against a contract with this one column and gives the column's value.
     fn validated(column: &str, body: &str) -> Result<Value<'static>, Reason> {
@@ -235,8 +246,9 @@ mod tests {
             receive_count: Some(3),
             attributes: vec![("tenant".into(), "acme".into()), ("count".into(), "12".into())],
         };
-        let record = decode(body, &contract)?;
-        let mut row = validate(&record, &message, &contract)?;
+        let mut decoder = Decoder::new(&contract);
+        let mut row = Valid::empty();
+        row.fill(decoder.decode(body)?, &message, &contract)?;
         assert!(row.ledger_key.is_some());
         Ok(row.values.remove(0).into_owned())
     }

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 
 use jiff::civil;
 use jiff::fmt::temporal::Pieces;
-use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 /// A column's type, as PostgreSQL names it.
@@ -199,7 +198,8 @@ impl<'a> Value<'a> {
     /// The UTC date of the instant `millis` after 1970-01-01T00:00:00Z.
     pub fn date_from_unix_millis(millis: i64) -> Result<Self, Unfit> {
         let instant = jiff::Timestamp::from_millisecond(millis).map_err(|_| Unfit::OutOfRange)?;
-        date_value(instant.to_zoned(TimeZone::UTC).date())
+        let days = instant.as_millisecond().div_euclid(MILLIS_PER_DAY) - POSTGRES_EPOCH_UNIX_DAYS;
+        i32::try_from(days).map(Value::Date).map_err(|_| Unfit::OutOfRange)
     }
 
     /// The same value, owning its text.
@@ -311,6 +311,8 @@ pub fn is_longer_than(text: &str, max: u32) -> bool {
 
 /// PostgreSQL counts days and microseconds from here.
 const POSTGRES_EPOCH: civil::Date = civil::date(2000, 1, 1);
+const POSTGRES_EPOCH_UNIX_DAYS: i64 = 10_957;
+const MILLIS_PER_DAY: i64 = 86_400_000;
 const POSTGRES_EPOCH_UNIX_MICROS: i64 = 946_684_800_000_000;
 
 fn date(text: &str) -> Result<Value<'static>, Unfit> {
