@@ -25,6 +25,7 @@ const EVENT_LIMIT: usize = 6_000_000;
 const ENVELOPE: usize = 900;
 const FILL_STEP: usize = 500_000;
 
+type Measure = fn(&Bench, &mut Server, Extent) -> Result<Curve>;
 type Body<'a> = &'a dyn Fn(&mut Rng) -> Map<String, Value>;
 
 /// What is run at one place of a curve.
@@ -46,16 +47,21 @@ pub fn estimate(extent: Extent) -> f64 {
 
 /// All curves.
 pub fn all(bench: &mut Bench, server: &mut Server, extent: Extent) -> Result<Vec<Curve>> {
-    bench.cores.pin_postgres(server.postmaster(), Placement::OneCore);
-    let mut curves =
-        vec![by_batch(bench, server, extent)?, by_columns(bench, server, extent)?, by_message(bench, server, extent)?];
-    bench.cores.pin_postgres(server.postmaster(), Placement::Anywhere);
-    for (name, is_pool) in [("processes", false), ("one process with a pool", true)] {
-        curves.push(by_functions(bench, server, extent, name, is_pool)?);
+    let (one_core, anywhere) = (Placement::OneCore, Placement::Anywhere);
+    let steps: [(Placement, f64, Measure); 6] = [
+        (one_core, 0.1, by_batch),
+        (one_core, 0.1, by_columns),
+        (one_core, 0.15, by_message),
+        (anywhere, 0.1, by_processes),
+        (anywhere, 0.05, by_pool),
+        (one_core, 0.5, by_table),
+    ];
+    let mut curves = Vec::new();
+    for (placement, share, measure) in steps {
+        bench.cores.pin_postgres(server.postmaster(), placement);
+        curves.push(measure(bench, server, extent)?);
+        bench.progress.finish(share * estimate(extent));
     }
-    bench.cores.pin_postgres(server.postmaster(), Placement::OneCore);
-    curves.push(by_table(bench, server, extent)?);
-    bench.progress.finish(estimate(extent));
     Ok(curves)
 }
 
@@ -202,15 +208,18 @@ fn file(bench: &Bench, scene: &Scene<'_>, batches: usize, round: u64) -> Result<
     events::file(&path, batches, scene.size, Mix::Clean, seed, scene.body)
 }
 
+fn by_processes(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curve> {
+    bench.progress.say("growth with concurrent functions: processes");
+    by_functions(bench, server, extent, false)
+}
+
+fn by_pool(bench: &Bench, server: &mut Server, extent: Extent) -> Result<Curve> {
+    bench.progress.say("growth with concurrent functions: one process with a pool");
+    by_functions(bench, server, extent, true)
+}
+
 /// Many functions, each with a connection: processes of their own, or one with a pool.
-fn by_functions(
-    bench: &Bench,
-    server: &mut Server,
-    extent: Extent,
-    name: &'static str,
-    is_pool: bool,
-) -> Result<Curve> {
-    bench.progress.say(&format!("growth with concurrent functions: {name}"));
+fn by_functions(bench: &Bench, server: &mut Server, extent: Extent, is_pool: bool) -> Result<Curve> {
     let counts: &[usize] = if extent.short { &[1, 8] } else { &[1, 2, 4, 8, 16, 32, 64] };
     let mut points = Vec::new();
     for &count in counts {

@@ -45,7 +45,8 @@ const PGBENCH_SECONDS: f64 = 4.0;
 
 /// Measure the function, its peers in Python and Postgres's own limits side by side, on this machine
 ///
-/// Prints tables and the targets, writes results.json and pictures. About 15 minutes; a short form takes under 2.
+/// Prints tables and the targets, writes target/bench/results.json and pictures. About 15 minutes on an idle machine;
+/// the short form takes under 2.
 #[derive(Parser)]
 #[command(name = "sqs-etl-bench", version, max_term_width = 100)]
 struct Arguments {
@@ -54,7 +55,7 @@ struct Arguments {
     /// Fewer rounds, contenders and sizes, for a first look
     #[arg(long)]
     short: bool,
-    /// Put the pictures and results.json into docs/bench, instead of target/bench
+    /// Put the pictures into docs/bench, to be kept, instead of target/bench
     #[arg(long)]
     save: bool,
     /// Measure nothing else; may be given several times

@@ -65,12 +65,12 @@ pub struct Extent {
 
 impl Extent {
     fn rounds(self) -> usize {
-        if self.short { 3 } else { 9 }
+        if self.short { 3 } else { FULL_ROUNDS }
     }
 
     /// Of each point of a curve.
     pub fn growth_rounds(self) -> usize {
-        if self.short { 3 } else { FULL_ROUNDS }
+        if self.short { 3 } else { 5 }
     }
 
     /// Batches of a run, so that a run takes long enough to be measured.
