@@ -1,6 +1,6 @@
 //! The HTTP client that the AWS SDK sends its requests with: HTTP/1.1, with the parts that the Lambda runtime's own client
-//! is made of. The SDK's client speaks HTTP/2 too, which costs a tenth of the program and what Secrets Manager does not
-//! need. Not here: limits other than the one for connecting, and retries.
+//! is made of. The SDK's client speaks HTTP/2 too: 0.6 MB that Secrets Manager does not need. Not here: limits other than
+//! the one for connecting, and retries.
 
 use std::{io, sync::Arc, time::Duration};
 
