@@ -143,8 +143,9 @@ fn uuid(rng: &mut Rng) -> Uuid {
 mod tests {
     use super::*;
     use sqs_etl::pipeline::contract::Contract;
+    use sqs_etl::pipeline::decode::Decoder;
     use sqs_etl::pipeline::message::Message;
-    use sqs_etl::pipeline::{decode, validate};
+    use sqs_etl::pipeline::validate::Valid;
 
     fn made(name: &str, mix: Mix) -> (EventFile, Vec<Value>) {
         let path = std::env::temp_dir().join(format!("sqs-etl-bench-{}-{name}", std::process::id()));
@@ -169,7 +170,8 @@ mod tests {
                 receive_count: Some(1),
                 attributes: Vec::new(),
             };
-            decode::decode(body, &contract).is_ok_and(|record| validate::validate(&record, &message, &contract).is_ok())
+            let mut decoder = Decoder::new(&contract);
+            decoder.decode(body).is_ok_and(|record| Valid::empty().fill(record, &message, &contract).is_ok())
         };
         records.filter(|record| is_accepted(record)).count()
     }
