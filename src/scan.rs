@@ -4,12 +4,16 @@
 //! same text from its start. **Invariant:** what it does accept, serde_json accepts, with the same meaning; properties of
 //! its callers hold that.
 
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 /// A place in a JSON text.
 pub struct Scan<'a> {
     text: &'a str,
     at: usize,
+    /// Whether there are control characters: none in what machines write densely, line breaks elsewhere. In strings they
+    /// are forbidden.
+    has_controls: bool,
 }
 
 /// What a value starts with.
@@ -27,31 +31,38 @@ pub enum Start {
 impl<'a> Scan<'a> {
     /// The start of a text.
     pub fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        // The least of all bytes, rather than any below: the compiler makes vectors of it.
+        let least = text.bytes().fold(u8::MAX, u8::min);
+        Self { text, at: 0, has_controls: is_control(least) }
     }
 
     /// Steps over white space and this byte, if it comes next.
     #[inline]
     pub fn take(&mut self, byte: u8) -> bool {
-        let is_next = self.peek() == Some(byte);
+        let is_here = self.text.as_bytes().get(self.at) == Some(&byte);
+        let is_next = is_here || self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Steps over white space and gives the byte behind it.
+    /// Steps over white space and gives the byte behind it, unless JSON has no such byte there.
     #[inline]
     fn peek(&mut self) -> Option<u8> {
         loop {
-            match self.text.as_bytes().get(self.at)? {
-                b' ' | b'\n' | b'\t' | b'\r' => self.at += 1,
-                byte => return Some(*byte),
+            let byte = *self.text.as_bytes().get(self.at)?;
+            if byte > b' ' {
+                return Some(byte);
             }
+            if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+                return None;
+            }
+            self.at += 1;
         }
     }
 
     /// Whether nothing but white space is left.
     pub fn is_at_end(&mut self) -> bool {
-        self.peek().is_none()
+        self.peek().is_none() && self.at == self.text.len()
     }
 
     /// Which value comes next.
@@ -94,7 +105,7 @@ impl<'a> Scan<'a> {
             return None;
         }
         let start = self.at;
-        let end = stop(self.text.as_bytes(), start)?;
+        let end = self.stop(start)?;
         self.at = end + 1;
         (self.text.as_bytes()[end] == b'"').then(|| &self.text[start..end])
     }
@@ -106,7 +117,7 @@ impl<'a> Scan<'a> {
         }
         let bytes = self.text.as_bytes();
         let start = self.at;
-        let end = stop(bytes, start)?;
+        let end = self.stop(start)?;
         match bytes[end] {
             b'"' => {
                 self.at = end + 1;
@@ -119,6 +130,16 @@ impl<'a> Scan<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The first place from `from` on where a string ends or has an escape; `None` if there is none, or what must not be
+    /// in a string is before it.
+    #[inline]
+    fn stop(&self, from: usize) -> Option<usize> {
+        let rest = &self.text.as_bytes()[from..];
+        let length = memchr2(b'"', b'\\', rest)?;
+        let is_fine = !(self.has_controls && rest[..length].iter().any(|byte| is_control(*byte)));
+        is_fine.then_some(from + length)
     }
 
     /// Steps over a word whose first letter was seen: `true`, `false`, `null`.
@@ -178,7 +199,7 @@ impl<'a> Scan<'a> {
         let bytes = self.text.as_bytes();
         self.at += 1;
         loop {
-            self.at = stop(bytes, self.at)?;
+            self.at = self.stop(self.at)?;
             match bytes[self.at] {
                 b'"' => {
                     self.at += 1;
@@ -251,20 +272,24 @@ impl Buffer {
     fn unescape(&mut self, text: &[u8], from: usize) -> Option<usize> {
         let mut at = from;
         loop {
-            let Some(word) = text.get(at..at + WORD) else { return self.unescape_end(text, at) };
-            let word: [u8; WORD] = word.try_into().ok()?;
-            self.room()[..WORD].copy_from_slice(&word);
+            let Some(&word) = text.get(at..)?.first_chunk::<WORD>() else { return self.unescape_end(text, at) };
             let found = first_special(u64::from_le_bytes(word));
-            self.len += found;
-            at += found;
+            let room = self.room();
+            room.copy_from_slice(&word);
             if found == WORD {
+                self.len += WORD;
+                at += WORD;
                 continue;
             }
-            match text[at] {
-                b'"' => return Some(at + 1),
+            match word[found] {
+                b'"' => {
+                    self.len += found;
+                    return Some(at + found + 1);
+                }
                 b'\\' => {
-                    self.push(escaped(*text.get(at + 1)?)?);
-                    at += 2;
+                    room[found] = escaped(*text.get(at + found + 1)?)?;
+                    self.len += found + 1;
+                    at += found + 2;
                 }
                 _ => return None,
             }
@@ -295,12 +320,13 @@ impl Buffer {
         self.len += 1;
     }
 
-    /// The free bytes, a word of them at least.
-    fn room(&mut self) -> &mut [u8] {
+    /// The next word of free bytes.
+    #[inline]
+    fn room(&mut self) -> &mut [u8; WORD] {
         if self.bytes.len() < self.len + WORD {
             self.bytes.resize(2 * self.bytes.len() + WORD, 0);
         }
-        &mut self.bytes[self.len..]
+        self.bytes[self.len..].first_chunk_mut().expect("there is room for a word")
     }
 }
 
@@ -317,43 +343,8 @@ fn escaped(letter: u8) -> Option<u8> {
     })
 }
 
-/// Whether a string of JSON cannot go on with this byte as it does with others.
-fn is_special(byte: u8) -> bool {
-    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
-}
-
-/// The first place from `from` on where a string ends, has an escape, or holds what it must not.
-fn stop(bytes: &[u8], from: usize) -> Option<usize> {
-    /// The compiler makes vectors of this.
-    const BLOCK: usize = 32;
-    // Most strings are short.
-    let (mut at, is_found) = stop_within(bytes, from, BLOCK / WORD);
-    if is_found {
-        return Some(at);
-    }
-    while let Some(block) = bytes.get(at..)?.first_chunk::<BLOCK>()
-        && block.iter().fold(0, |found, byte| found | u8::from(is_special(*byte))) == 0
-    {
-        at += BLOCK;
-    }
-    let (at, is_found) = stop_within(bytes, at, BLOCK / WORD);
-    if is_found {
-        return Some(at);
-    }
-    bytes[at..].iter().position(|byte| is_special(*byte)).map(|behind| at + behind)
-}
-
-/// The same within so many words: how far it came, and whether that is the place.
-fn stop_within(bytes: &[u8], from: usize, words: usize) -> (usize, bool) {
-    let mut at = from;
-    for word in bytes.get(from..).unwrap_or_default().chunks_exact(WORD).take(words) {
-        let found = first_special(u64::from_le_bytes(word.try_into().expect("a chunk is a word")));
-        at += found;
-        if found < WORD {
-            return (at, true);
-        }
-    }
-    (at, false)
+fn is_control(byte: u8) -> bool {
+    byte < 0x20
 }
 
 /// How many bytes of a word are not special before the first that is: a subtraction that borrows marks a byte (Mycroft's

@@ -370,7 +370,7 @@ mod tests {
                 format!("{{{}{space}}}", all.join(&format!("{space},{space}")))
             },
         );
-        (proptest::collection::vec(record, 0..3), prop_oneof![9 => Just("}"), 1 => Just("} x")])
+        (proptest::collection::vec(record, 0..3), prop_oneof![9 => Just("}"), 1 => Just("} x"), 1 => Just("}\u{1}")])
             .prop_map(|(records, end)| format!("{{\"Records\":[{}]{end}", records.join(",")))
     }
 
