@@ -20,6 +20,7 @@ mod report;
 mod server;
 mod stats;
 mod targets;
+mod trips;
 mod wire;
 
 use std::fs;
@@ -122,14 +123,15 @@ fn drive(arguments: &Arguments) -> Result<()> {
     }
     let single_rows = if wants(Part::Pgbench) { pgbench::run(&bench, &mut server)? } else { None };
     let memory = if wants(Part::Memory) { memory::peaks(&mut bench, &mut server, extent)? } else { Vec::new() };
+    let trips = if wants(Part::Trips) { trips::count(&mut bench, &mut server, extent)? } else { Vec::new() };
     let curves = if wants(Part::Growth) { growth::all(&mut bench, &mut server, extent)? } else { Vec::new() };
     drop(server);
     measure_durable(&mut bench, &groups, &mut measurements)?;
     let ours = memory.iter().find(|(label, _)| *label == Who::Ours.label());
-    let targets = targets::all(&measurements, ours.map(|(_, kib)| *kib as f64 / 1024.0));
+    let targets = targets::all(&measurements, &trips, ours.map(|(_, kib)| *kib as f64 / 1024.0));
     let seconds = bench.progress.elapsed();
     let short = arguments.short;
-    let report = Report { machine, short, seconds, targets, measurements, single_rows, memory, curves };
+    let report = Report { machine, short, seconds, targets, measurements, single_rows, memory, trips, curves };
     println!("{}", report.text(&groups));
     picture::publish(&report, &bench.progress, arguments.save)
 }
@@ -149,6 +151,7 @@ fn estimate(groups: &[Group], extent: Extent, wants: &dyn Fn(Part) -> bool) -> f
     let parts = [
         (Part::Pgbench, PGBENCH_SECONDS),
         (Part::Memory, memory::estimate(extent)),
+        (Part::Trips, trips::estimate(extent)),
         (Part::Growth, growth::estimate(extent)),
     ];
     cells.sum::<f64>() + parts.iter().filter(|(part, _)| wants(*part)).map(|(_, seconds)| seconds).sum::<f64>()

@@ -50,8 +50,6 @@ pub struct Sample {
     pub wall_ns: u64,
     pub cpu_ns: u64,
     pub backend_cpu_ns: Option<u64>,
-    /// Of all batches of the run; `None` without a proxy.
-    pub round_trips: Option<u64>,
     pub peak_kib: Option<u64>,
 }
 
@@ -64,11 +62,6 @@ impl Measurement {
     /// The median of a number that each run has, for one row.
     pub fn per_row(&self, number: impl Fn(&Sample) -> Option<u64>) -> Option<f64> {
         self.median(number).map(|median| median / (self.size * self.batches) as f64)
-    }
-
-    /// The same for one batch.
-    pub fn per_batch(&self, number: impl Fn(&Sample) -> Option<u64>) -> Option<f64> {
-        self.median(number).map(|median| median / self.batches as f64)
     }
 
     pub fn rows_a_second(&self) -> Option<f64> {
@@ -98,7 +91,7 @@ pub fn group(bench: &mut Bench, server: &mut Server, group: &Group, found: &mut 
         let path = bench.folder.join("cell.jsonl");
         let file = events::login_file(&path, cell.batches, cell.size, cell.mix, cell.size as u64)?;
         server.refuse_rows(cell.mix == Mix::Refused)?;
-        let measured = rounds(bench, server, cell, &file, &mut contenders, group.trip);
+        let measured = rounds(bench, server, cell, &file, &mut contenders);
         server.refuse_rows(false)?;
         let measured = measured.with_context(|| format!("{}, {} in a batch", group.title, cell.size))?;
         found.extend(cell.entrants.iter().zip(measured).map(|(entrant, (samples, fails))| {
@@ -134,7 +127,6 @@ fn rounds(
     cell: &Cell,
     file: &EventFile,
     contenders: &mut [Contender],
-    trip: Trip,
 ) -> Result<Vec<Rounds>> {
     let mut measured: Vec<Rounds> = vec![Rounds::default(); cell.entrants.len()];
     let most = cell.entrants.iter().map(|entrant| entrant.rounds).max().unwrap_or_default();
@@ -146,7 +138,7 @@ fn rounds(
             bench.interrupt.check()?;
             let contender = contenders.iter_mut().find(|contender| contender.who == *who);
             let contender = contender.context("every entrant was started")?;
-            match run(server, file, contender, trip)? {
+            match run(server, file, contender)? {
                 Ok(sample) if round > 0 => samples.push(sample),
                 Ok(_) => {}
                 Err(why) if cell.mix == Mix::Clean || who.must_not_fail() => bail!("{} {why}", who.label()),
@@ -158,23 +150,16 @@ fn rounds(
 }
 
 /// One run, between a table as it must be before and a count after. The inner error says what is wrong with the table.
-pub fn run(
-    server: &mut Server,
-    file: &EventFile,
-    contender: &mut Contender,
-    trip: Trip,
-) -> Result<Result<Sample, String>> {
+pub fn run(server: &mut Server, file: &EventFile, contender: &mut Contender) -> Result<Result<Sample, String>> {
     server.refill(TABLE, &file.redelivered)?;
-    server.proxy().reset();
     let backend = server.backend_cpu_ns();
     let tally = contender.run(&file.path)?;
     let backend_cpu_ns = backend.and_then(|before| Some(server.backend_cpu_ns()? - before));
-    let round_trips = matches!(trip, Trip::Proxied(_)).then(|| server.proxy().round_trips());
     if let Some(fault) = fault(file, &tally, server.rows(TABLE)?) {
         return Ok(Err(fault));
     }
     let Tally { wall_ns, cpu_ns, peak_kib, .. } = tally;
-    Ok(Ok(Sample { wall_ns, cpu_ns, backend_cpu_ns, round_trips, peak_kib }))
+    Ok(Ok(Sample { wall_ns, cpu_ns, backend_cpu_ns, peak_kib }))
 }
 
 /// What is wrong with a run's result.

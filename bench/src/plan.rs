@@ -29,6 +29,8 @@ pub enum Part {
     Pgbench,
     /// Peak memory of each contender
     Memory,
+    /// Round trips of a batch
+    Trips,
     /// How cost grows with size, columns, message, table and concurrency
     Growth,
 }

@@ -11,6 +11,7 @@ use crate::measure::{Measurement, Sample};
 use crate::pgbench::SingleRows;
 use crate::plan::{FULL_ROUNDS, Group, SIZES};
 use crate::targets::Target;
+use crate::trips::Trips;
 
 /// All of it.
 #[derive(Serialize)]
@@ -23,6 +24,7 @@ pub struct Report {
     pub single_rows: Option<SingleRows>,
     /// Each contender's peak memory at a batch of 10,000, in KiB.
     pub memory: Vec<(&'static str, u64)>,
+    pub trips: Vec<Trips>,
     pub curves: Vec<Curve>,
 }
 
@@ -45,6 +47,12 @@ impl Report {
         }
         for (label, kib) in &self.memory {
             let _ = writeln!(text, "  {label:<28} {:>8.1}", *kib as f64 / 1024.0);
+        }
+        if !self.trips.is_empty() {
+            text += "\nRound trips of one batch\n";
+        }
+        for Trips { label, size, round_trips, .. } in &self.trips {
+            let _ = writeln!(text, "  {label:<28} {size:>8} in a batch {round_trips:>6}");
         }
         for curve in &self.curves {
             text += &curve.text();

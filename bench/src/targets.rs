@@ -6,8 +6,10 @@ use crate::contender::Who;
 use crate::events::Mix;
 use crate::measure::Measurement;
 use crate::placement::Placement;
+use crate::plan::SIZES;
 use crate::server::Trip;
 use crate::stats::median_ratio;
+use crate::trips::Trips;
 
 /// One figure to be reached.
 #[derive(Debug, Serialize)]
@@ -45,7 +47,7 @@ const TRIPS: &str = "round trips a batch";
 const MEMORY: &str = "peak memory";
 
 /// All targets that are measured here. `peak_mib` is our process's at 10,000 records.
-pub fn all(found: &[Measurement], peak_mib: Option<f64>) -> Vec<Target> {
+pub fn all(found: &[Measurement], trips: &[Trips], peak_mib: Option<f64>) -> Vec<Target> {
     let near = |who, placement| Wanted { who, placement, trip: Trip::Direct };
     let two = |who| near(who, Placement::TwoCores);
     let one = |who| near(who, Placement::OneCore);
@@ -68,10 +70,10 @@ pub fn all(found: &[Measurement], peak_mib: Option<f64>) -> Vec<Target> {
         let us = ours.and_then(|ours| ours.per_row(|sample| Some(sample.cpu_ns))).map(|ns| ns / 1e3);
         targets.push(bound(CPU, size, "us a record", 1.3, us, ours));
     }
-    for size in [10, 1_000, 10_000] {
-        let ours = far(Who::Ours).find(found, size);
-        let trips = ours.and_then(|ours| ours.per_batch(|sample| sample.round_trips));
-        targets.push(bound(TRIPS, size, "round trips", 1.0, trips, ours));
+    for size in SIZES {
+        let ours = trips.iter().find(|trips| (trips.who, trips.size) == (Who::Ours, size));
+        let measured = ours.map(|ours| ours.round_trips as f64);
+        targets.push(bound(TRIPS, size, "round trips", 1.0, measured, None));
     }
     targets.push(bound(MEMORY, 10_000, "MiB", 64.0, peak_mib, None));
     targets
@@ -120,8 +122,7 @@ mod tests {
     use crate::measure::Sample;
 
     fn measurement(who: Who, walls: &[u64]) -> Measurement {
-        let sample =
-            |&wall_ns| Sample { wall_ns, cpu_ns: 2_000_000, backend_cpu_ns: None, round_trips: None, peak_kib: None };
+        let sample = |&wall_ns| Sample { wall_ns, cpu_ns: 2_000_000, backend_cpu_ns: None, peak_kib: None };
         Measurement {
             who,
             label: who.label(),
@@ -144,7 +145,7 @@ mod tests {
             measurement(Who::Psycopg2Executemany, &[220, 440, 600]),
             measurement(Who::AsyncpgCopy, &[15, 30, 45]),
         ];
-        let targets = all(&found, Some(80.0));
+        let targets = all(&found, &[], Some(80.0));
         let check = |what, size, measured: Option<f64>, is_met: Option<bool>, margin: Option<f64>| {
             let target = targets.iter().find(|target| target.what == what && target.size == size).unwrap();
             assert_eq!((target.measured, target.is_met()), (measured, is_met), "{what}");
