@@ -133,6 +133,7 @@ pub fn rehearse(
     let mut event = Event::parse(payload.bytes())?;
     let batch = event.batch();
     let mut prepared = pipeline.prepare(&batch, deadline);
+    std::hint::black_box(pipeline.encode(&prepared));
     let outcome = Outcome { failures: std::mem::take(&mut prepared.failures), ..Outcome::default() };
     let response = response(&batch, &outcome);
     Ok((prepared, response))

@@ -35,6 +35,7 @@ pub struct Connection {
     route: Route,
     /// The names of the statements that the session keeps.
     kept: HashSet<&'static str>,
+    limit: Option<u64>,
     outgoing: BytesMut,
     incoming: BytesMut,
     /// From the first byte of a flight to the last of its answers. One that was given up stays so.
@@ -52,7 +53,7 @@ pub enum Route {
 }
 
 /// The buffer is sent when it is this full. PgBouncer and Postgres read 4 to 8 KiB at a time, so more brings nothing.
-const CHUNK: usize = 64 * 1024;
+pub const CHUNK: usize = 64 * 1024;
 
 /// Binary, for parameters.
 const BINARY: i16 = 1;
@@ -107,6 +108,7 @@ impl Connection {
             process: session.process,
             route: Route::Unknown,
             kept: HashSet::new(),
+            limit: None,
             outgoing: BytesMut::new(),
             incoming: BytesMut::new(),
             is_in_flight: false,
@@ -126,6 +128,16 @@ impl Connection {
     /// Notes the process that has answered: `pg_backend_pid()`.
     pub fn answered_by(&mut self, process: i32) {
         self.route = if self.process == Some(process) { Route::Direct } else { Route::Pooled };
+    }
+
+    /// The session's own `statement_timeout` in milliseconds, if its user has set one.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Notes that limit, or that it is not known.
+    pub fn note_limit(&mut self, millis: Option<u64>) {
+        self.limit = millis;
     }
 
     /// Begins a flight.

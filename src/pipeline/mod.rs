@@ -87,6 +87,12 @@ impl Pipeline {
         account(batch, outcome)
     }
 
+    /// How many bytes the rows are on their way to Postgres. For measuring only.
+    #[doc(hidden)]
+    pub fn encode(&self, prepared: &Prepared) -> usize {
+        self.writer.rehearse(&prepared.masked)
+    }
+
     /// All stages but the last, message by message, so that no more than one is held as record and row. In an ordered batch
     /// a group ends at its first invalid message. Public for measuring only: nobody outside can write what it gives.
     #[doc(hidden)]

@@ -23,7 +23,7 @@ use super::deadline::Deadline;
 use super::mask::Masked;
 use super::outcome::{Reason, Refusal};
 use super::value::Type;
-use crate::database::connection::{Answer, Flight, Lost, Parameter, Route, ServerError};
+use crate::database::connection::{Answer, CHUNK, Flight, Lost, Parameter, Route, ServerError};
 use crate::database::{ConnectError, Database, PooledConnection};
 
 mod sql;
@@ -51,8 +51,7 @@ pub struct Writer {
 /// How rows are copied.
 struct Copy {
     statement: String,
-    limit_and_check: String,
-    learn_columns: String,
+    check: String,
     table: Mutex<Table>,
 }
 
@@ -194,12 +193,7 @@ impl Writer {
 
 impl Copy {
     fn new(contract: &Contract) -> Self {
-        Self {
-            statement: sql::copy(contract),
-            limit_and_check: sql::limit_and_check(contract),
-            learn_columns: sql::learn_columns(contract),
-            table: Mutex::new(Table::Unknown),
-        }
+        Self { statement: sql::copy(contract), check: sql::check(contract), table: Mutex::new(Table::Unknown) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -262,6 +256,10 @@ struct Task<'a> {
     arrays: &'a [&'a Array],
     rows: &'a [usize],
     deadline: Deadline,
+    /// What Postgres is given for each statement, in milliseconds.
+    limit: u64,
+    /// When it gives up for that.
+    until: Instant,
 }
 
 /// How rows are sent.
@@ -287,7 +285,6 @@ impl Writer {
         written: &mut Written,
     ) -> Result<Stored, WriteError> {
         let arrays: Vec<&Array> = rows.arrays().collect();
-        let task = Task { arrays: &arrays, rows: part, deadline };
         let mut pause = FIRST_PAUSE;
         let mut was_broken = false;
         loop {
@@ -296,6 +293,9 @@ impl Writer {
             }
             let client = self.database.get(deadline.write_end() - Instant::now()).await.map_err(WriteError::Connect)?;
             let way = self.way(&client, *asks_first);
+            let limit = limit(&way, deadline.statement_end().saturating_duration_since(Instant::now()));
+            let until = Instant::now() + Duration::from_millis(limit);
+            let task = Task { arrays: &arrays, rows: part, deadline, limit, until };
             written.statements += 1;
             match self.send_within(client, &way, task).await {
                 Ok((committed, dropped)) => return Ok(Stored::All { committed, dropped }),
@@ -322,6 +322,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Encodes the rows as for a copy into a table that is as the contract says, and tells how many bytes they are. For
+    /// measuring only.
+    pub(super) fn rehearse(&self, rows: &Masked) -> usize {
+        let layout = Layout::natural(&self.columns);
+        let arrays: Vec<&Array> = rows.arrays().collect();
+        let mut chunk = BytesMut::new();
+        (0..rows.len()).fold(0, |bytes, row| {
+            if chunk.len() >= CHUNK {
+                chunk.clear();
+            }
+            let before = chunk.len();
+            wire::put_row(&arrays, &layout.fields, row, &mut chunk);
+            bytes + chunk.len() - before
+        })
     }
 
     fn way(&self, client: &PooledConnection, asks_first: bool) -> Way {
@@ -366,7 +382,7 @@ impl Writer {
         match timeout_at(task.deadline.write_end(), sent).await {
             Ok(Ok(stored)) => Ok(stored),
             Ok(Err(refusal)) => {
-                let verdict = self.verdict(refusal, way, task.deadline);
+                let verdict = self.verdict(refusal, way, task.until);
                 if verdict.needs_another_connection() {
                     Database::discard(client);
                 }
@@ -384,18 +400,22 @@ impl Writer {
     /// How many of the rows were copied. All, unless a trigger dropped some.
     async fn copy(&self, client: &mut PooledConnection, layout: &Layout, task: Task<'_>) -> Result<usize, Refused> {
         let copy = self.copy.as_ref().expect("only where rows are copied is there a layout");
+        let is_limited = client.limit() == Some(task.limit);
         let mut flight = client.flight();
-        let limit = task.limit();
-        flight.kept_statement(
-            "sqs_etl_limit_and_check",
-            &copy.limit_and_check,
-            &[Parameter::Text(&limit), Parameter::Encoded(0, &|out| layout.parameter(out))],
-        );
+        if !is_limited {
+            flight.statement(&format!("set statement_timeout = {}", task.limit), &[]);
+        }
+        let columns = Parameter::Encoded(0, &|out| layout.parameter(out));
+        flight.kept_statement("sqs_etl_check", &copy.check, &[columns]);
         let encode = |row: &usize, out: &mut BytesMut| wire::put_row(task.arrays, &layout.fields, *row, out);
         flight.copy("sqs_etl_copy", &copy.statement, task.rows.iter(), encode).await?;
         flight.sync();
-        let answers = only(flight.land().await?)?;
-        Ok(answers.last().ok_or(Refused::Lost)?.count as usize)
+        let answers = only(flight.land().await?);
+        if !is_limited {
+            // An error undoes the setting, too.
+            client.note_limit(answers.is_ok().then_some(task.limit));
+        }
+        Ok(answers?.last().ok_or(Refused::Lost)?.count as usize)
     }
 
     /// How many of the rows were added, and which are not in the table if that was asked.
@@ -407,17 +427,14 @@ impl Writer {
         task: Task<'_>,
     ) -> Result<(usize, Option<Vec<usize>>), Refused> {
         let mut flight = client.flight();
-        let limit = task.limit();
-        flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
+        flight.statement(sql::LIMIT, &[Parameter::Text(&task.limit.to_string())]);
         let encoders: Vec<_> = (0..task.arrays.len()).map(|i| self.array(i, task)).collect();
         let parameters: Vec<_> =
             encoders.iter().zip(&self.parameters).map(|(encode, kind)| array(*kind, encode)).collect();
         flight.statement(&self.insert, &parameters);
         let asks_missing = asks_missing && self.ask_missing_by(&mut flight, task);
         flight.sync();
-        if let (Some(copy), true) = (&self.copy, looks) {
-            flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
-            flight.statement(&copy.learn_columns, &[]);
+        if looks {
             flight.statement(table::QUESTION, &[Parameter::Text(&self.table)]);
             flight.sync();
         }
@@ -446,8 +463,7 @@ impl Writer {
     /// The rows of a part that are not in the table though Postgres refused none. Only asked when some were not added.
     async fn ask_missing(&self, client: &mut PooledConnection, task: Task<'_>) -> Result<Vec<usize>, Refused> {
         let mut flight = client.flight();
-        let limit = task.limit();
-        flight.statement(sql::LIMIT, &[Parameter::Text(&limit)]);
+        flight.statement(sql::LIMIT, &[Parameter::Text(&task.limit.to_string())]);
         if !self.ask_missing_by(&mut flight, task) {
             return Ok(Vec::new());
         }
@@ -468,13 +484,24 @@ impl Writer {
     }
 }
 
-impl Task<'_> {
-    /// What is left for the statements, in milliseconds. Zero would mean for ever.
-    fn limit(&self) -> String {
-        let left = self.deadline.statement_end().saturating_duration_since(Instant::now());
-        left.as_millis().max(1).to_string()
+/// How many leading bits of a copy's time limit count: it is a session's setting, and set again only when these change.
+/// Postgres gives up a thirty-second of the time too early at most.
+const LIMIT_BITS: u32 = 6;
+
+/// What Postgres is given of the time that is left, in milliseconds. Zero would mean for ever.
+fn limit(way: &Way, left: Duration) -> u64 {
+    let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).clamp(1, LONGEST_LIMIT);
+    match way {
+        Way::Copy(_) => {
+            let dropped = (u64::BITS - left.leading_zeros()).saturating_sub(LIMIT_BITS);
+            left >> dropped << dropped
+        }
+        Way::Insert { .. } => left,
     }
 }
+
+/// Far above Lambda's 15 minutes, and within Postgres's 31 bits.
+const LONGEST_LIMIT: u64 = 1 << 30;
 
 fn array<'a>(kind: Type, encode: &'a (dyn Fn(&mut BytesMut) + Sync)) -> Parameter<'a> {
     Parameter::Encoded(wire::wire_array(kind).oid(), encode)
@@ -537,12 +564,12 @@ enum Verdict {
 
 impl Writer {
     /// **Invariant (Silence):** of the error only the SQLSTATE and names of the schema are kept.
-    fn verdict(&self, refused: Refused, way: &Way, deadline: Deadline) -> Verdict {
+    fn verdict(&self, refused: Refused, way: &Way, until: Instant) -> Verdict {
         let Refused::By(error) = refused else { return Verdict::Broken };
         let is_copy = matches!(way, Way::Copy(_));
         let sqlstate = error.sqlstate.code().to_owned();
         let class = sqlstate.get(..2).unwrap_or_default();
-        let is_over = Instant::now() + CLOCK_STEP >= deadline.statement_end();
+        let is_over = Instant::now() + CLOCK_STEP >= until;
         match (class, &error.sqlstate) {
             (_, &SqlState::QUERY_CANCELED) if is_over => Verdict::TimeIsUp,
             (_, &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE) | ("40", _) => Verdict::Transient(sqlstate),
@@ -606,5 +633,27 @@ fn refusal(error: ServerError) -> Refusal {
         sqlstate: error.sqlstate.code().to_owned(),
         column: name(error.column),
         constraint: name(error.constraint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_a_session_is_a_little_less_than_what_is_left() {
+        let layout = Arc::new(Layout::natural(&[]));
+        let check = |left_ms, expected| {
+            let left = Duration::from_millis(left_ms);
+            assert_eq!(limit(&Way::Copy(Arc::clone(&layout)), left), expected);
+            let insert = Way::Insert { looks: false, asks_missing: false };
+            assert_eq!(limit(&insert, left), left_ms.clamp(1, LONGEST_LIMIT));
+        };
+        check(0, 1);
+        check(63, 63);
+        check(64, 64);
+        check(65, 64);
+        check(28_999, 28_672);
+        check(u64::MAX / 1_000_000, LONGEST_LIMIT);
     }
 }

@@ -36,15 +36,9 @@ pub(super) fn copy(contract: &Contract) -> String {
 /// Limits the time of the transaction's statements: `$1` in milliseconds. The setting is the transaction's own.
 pub(super) const LIMIT: &str = "select set_config('statement_timeout', $1, true)";
 
-/// The same, and fails if the table has other columns than `$2` says, which is a row of it.
-pub(super) fn limit_and_check(contract: &Contract) -> String {
-    format!("select set_config('statement_timeout', $1, true), $2::{} is null", contract.table.quoted())
-}
-
-/// Has the session learn the table's columns, which [`limit_and_check`] needs before its own limit is set: to learn them means
-/// to wait while somebody locks the table.
-pub(super) fn learn_columns(contract: &Contract) -> String {
-    format!("select (null::{}).*", contract.table.quoted())
+/// Fails if the table has other columns than `$1` says, which is a row of it.
+pub(super) fn check(contract: &Contract) -> String {
+    format!("select $1::{} is null", contract.table.quoted())
 }
 
 /// The keys' places, from 1, whose rows are not in the table.

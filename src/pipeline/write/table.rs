@@ -45,6 +45,12 @@ impl Layout {
         Some(Self { types: columns.into_iter().map(|(_, oid)| oid).collect(), fields })
     }
 
+    /// The layout of a table that has the contract's columns alone, all of the types that it says.
+    pub(super) fn natural(contract: &[(String, Type)]) -> Self {
+        let (types, fields) = contract.iter().map(|(_, kind)| Field::natural(*kind)).unzip();
+        Self { types, fields }
+    }
+
     /// A row of nulls in binary form. Postgres refuses it with 42804 if the table's columns are no longer these: a COPY alone
     /// would take the bits of one type for another of the same length.
     pub(super) fn parameter(&self, out: &mut BytesMut) {

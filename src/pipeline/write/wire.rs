@@ -56,22 +56,29 @@ pub(super) enum Field {
 impl Field {
     /// `None` if the table's type, by oid, wants another form than the contract's. An insert would convert it.
     pub(super) fn of(kind: Type, oid: u32) -> Option<Self> {
-        let takes = |wire: &[Wire]| wire.iter().any(|wire| wire.oid() == oid);
-        let (field, takes) = match kind {
-            Type::SmallInt => (Field::Plain, takes(&[Wire::INT2])),
-            Type::Integer => (Field::Plain, takes(&[Wire::INT4])),
-            Type::BigInt => (Field::Plain, takes(&[Wire::INT8])),
-            Type::DoublePrecision => (Field::Plain, takes(&[Wire::FLOAT8])),
-            Type::Boolean => (Field::Plain, takes(&[Wire::BOOL])),
-            Type::Uuid => (Field::Plain, takes(&[Wire::UUID])),
-            Type::Date => (Field::Plain, takes(&[Wire::DATE])),
-            Type::Timestamptz => (Field::Plain, takes(&[Wire::TIMESTAMPTZ])),
-            Type::Text | Type::Varchar(_) => (Field::Plain, takes(&[Wire::TEXT, Wire::VARCHAR])),
-            Type::Jsonb => (Field::Jsonb, takes(&[Wire::JSONB])),
-            Type::Inet => (Field::Inet, takes(&[Wire::INET])),
-            Type::Numeric => (Field::Numeric, takes(&[Wire::NUMERIC])),
+        let (natural, field) = Self::natural(kind);
+        let is_text = |oid| oid == Wire::TEXT.oid() || oid == Wire::VARCHAR.oid();
+        (oid == natural || is_text(oid) && is_text(natural)).then_some(field)
+    }
+
+    /// The oid of a contract's type, and how its values are sent.
+    pub(super) fn natural(kind: Type) -> (u32, Self) {
+        let (wire, field) = match kind {
+            Type::SmallInt => (Wire::INT2, Field::Plain),
+            Type::Integer => (Wire::INT4, Field::Plain),
+            Type::BigInt => (Wire::INT8, Field::Plain),
+            Type::DoublePrecision => (Wire::FLOAT8, Field::Plain),
+            Type::Boolean => (Wire::BOOL, Field::Plain),
+            Type::Uuid => (Wire::UUID, Field::Plain),
+            Type::Date => (Wire::DATE, Field::Plain),
+            Type::Timestamptz => (Wire::TIMESTAMPTZ, Field::Plain),
+            Type::Text => (Wire::TEXT, Field::Plain),
+            Type::Varchar(_) => (Wire::VARCHAR, Field::Plain),
+            Type::Jsonb => (Wire::JSONB, Field::Jsonb),
+            Type::Inet => (Wire::INET, Field::Inet),
+            Type::Numeric => (Wire::NUMERIC, Field::Numeric),
         };
-        takes.then_some(field)
+        (wire.oid(), field)
     }
 }
 
