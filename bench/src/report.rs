@@ -102,7 +102,7 @@ impl Report {
                 _ => writeln!(text, " not measured in this run"),
             };
         }
-        text + "  Elsewhere: allocations and instructions, `cargo bench`; start, `make bench-cold`; binary size, `make size`.\n"
+        text + "  Elsewhere: allocations, `make test`; instructions, `make instructions`; start, `make bench-cold`; binary size, `make size`.\n"
     }
 }
 
