@@ -33,7 +33,7 @@ def main() -> None:
     answer({"ready": f"{package} {importlib.metadata.version(package)}, Python {platform.python_version()}"})
     for line in sys.stdin:
         with open(json.loads(line)["run"], "rb") as file:
-            events = file.read().splitlines()
+            events = [line.rstrip(b"\n") for line in file]
         answer(run(handler, events))
 
 

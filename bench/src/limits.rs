@@ -12,6 +12,8 @@ use crate::wire::Wire;
 
 const COPY: &str = "copy user_logins (message_id, user_id, device_type, masked_ip, masked_device_id, locale, \
                     app_version, create_date) from stdin (format binary)";
+/// The name under which the session keeps it.
+const KEPT: &str = "limit";
 const COLUMNS: i16 = 8;
 /// Rows of one COPY where there are several.
 const ROWS_OF_MANY: usize = 100;
@@ -25,6 +27,14 @@ const SENT_DATE: i32 = 9_497;
 pub enum Division {
     OneCopy,
     ManyCopies,
+}
+
+/// Has the session keep the COPY, so that no batch pays for its being parsed.
+pub fn prepare(wire: &mut Wire) -> Result<()> {
+    let mut out = BytesMut::new();
+    frontend::parse(KEPT, COPY, [], &mut out)?;
+    frontend::sync(&mut out);
+    wire.exchange(&out).map(drop)
 }
 
 /// Sends the batches' rows, which are made outside the clock.
@@ -45,10 +55,9 @@ fn flight(rows: &[BytesMut], division: Division) -> Result<BytesMut> {
         Division::ManyCopies => ROWS_OF_MANY,
     };
     let mut out = BytesMut::new();
-    frontend::parse("", COPY, [], &mut out)?;
     for rows in rows.chunks(rows_of_one) {
         let no_values = |(): (), _: &mut BytesMut| Ok(IsNull::Yes);
-        if frontend::bind("", "", [0; 0], [(); 0], no_values, [0; 0], &mut out).is_err() {
+        if frontend::bind("", KEPT, [0; 0], [(); 0], no_values, [0; 0], &mut out).is_err() {
             anyhow::bail!("a bind without values cannot fail");
         }
         frontend::execute("", 0, &mut out)?;

@@ -99,6 +99,7 @@ fn contend(who: Who) -> Result<()> {
     };
     let url = std::env::var("DATABASE_URL").context("DATABASE_URL")?;
     let mut wire = wire::Wire::connect_to_url(&url)?;
+    limits::prepare(&mut wire)?;
     protocol::serve(&mut answers, "COPY by hand", |events| limits::run(&mut wire, division, &events))
 }
 

@@ -72,7 +72,7 @@ impl Extent {
 
     /// Of each point of a curve.
     pub fn growth_rounds(self) -> usize {
-        if self.short { 3 } else { 5 }
+        3
     }
 
     /// Batches of a run, so that a run takes long enough to be measured.
@@ -117,13 +117,18 @@ fn two_cores(extent: Extent) -> Group {
         whos.extend([Who::Psycopg2Executemany, Who::AsyncpgCopy]);
     }
     let rounds = extent.rounds().max(FULL_ROUNDS);
-    let cells = SIZES.map(|size| clean(size, extent.batches(size), &whos, rounds));
+    let cells = SIZES.map(|size| {
+        let mut cell = clean(size, extent.batches(size), &whos, rounds);
+        // A wake-up each message: it takes minutes and says no more.
+        cell.entrants.retain(|entrant| size < 10_000 || !entrant.who.is_chatty());
+        cell
+    });
     near(Part::TwoCores, "Two cores", Placement::TwoCores, cells.into())
 }
 
 fn far(extent: Extent, millis: u32) -> Group {
     let mut whos = vec![Who::Ours, Who::LimitCopy, Who::Psycopg2Executemany, Who::AsyncpgCopy];
-    if !extent.short {
+    if !extent.short && millis == 1 {
         whos.extend([Who::Psycopg2ExecuteValues, Who::Psycopg3Copy, Who::PowertoolsInsert]);
     }
     let cell = |size: usize| {
@@ -145,7 +150,7 @@ fn far(extent: Extent, millis: u32) -> Group {
 /// Ten thousand round trips of 5 ms are a minute: one of those contenders, once, tells enough.
 fn is_worth_it(who: Who, size: usize, millis: u32, extent: Extent) -> bool {
     let minutes = size >= 10_000 && millis > 0;
-    !(minutes && who == Who::PowertoolsInsert || minutes && millis > 1 && extent.short)
+    !(minutes && who == Who::PowertoolsInsert || minutes && millis > 1 && (extent.short || who.is_chatty()))
 }
 
 fn far_rounds(entrant: Entrant, size: usize, millis: u32, extent: Extent) -> usize {
@@ -162,7 +167,12 @@ fn far_rounds(entrant: Entrant, size: usize, millis: u32, extent: Extent) -> usi
 fn mixes(extent: Extent) -> Group {
     let peers = if extent.short { &[Who::Psycopg2Executemany, Who::AsyncpgCopy] } else { Who::PEERS.as_slice() };
     let whos = [&[Who::Ours], peers].concat();
-    let cell = |mix, size| Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) };
+    // Row by row, ten thousand take seconds, and say no more than a thousand do.
+    let is_worth_it = |who: &Who, size| size < 10_000 || !who.is_chatty();
+    let cell = |mix, size| {
+        let whos: Vec<Who> = whos.iter().copied().filter(|who| is_worth_it(who, size)).collect();
+        Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) }
+    };
     let cells = BAD_MIXES.iter().flat_map(|&mix| extent.fewer_sizes().iter().map(move |&size| (mix, size)));
     near(
         Part::Mixes,

@@ -20,7 +20,7 @@ pub enum Array {
 #[derive(Default)]
 pub struct Texts {
     buffer: String,
-    /// Where each text ends; `None` for a null, which ends where it starts.
+    /// Where each text ends; `false` for a null, which ends where it starts.
     ends: Vec<(usize, bool)>,
 }
 

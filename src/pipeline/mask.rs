@@ -19,7 +19,7 @@ use super::value::{Type, Value};
 
 /// Rows that may be stored: one array a column, in the contract's order.
 ///
-/// **Invariant (Seal):** only [`Masker::mask`] makes one, and `write` takes nothing else. Anyone may look at one:
+/// **Invariant (Seal):** only [`Masking`] makes one, out of valid rows, and `write` takes nothing else. Anyone may look at one:
 ///
 /// ```
 /// use sqs_etl::pipeline::mask::Masked;

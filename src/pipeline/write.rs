@@ -4,8 +4,9 @@
 //! Redeliveries are rare, so rows are copied, which is what Postgres does fastest, and only when it says that one is there
 //! already are they inserted with `on conflict do nothing`.
 //!
-//! The statements are sent unnamed and the time-out is the transaction's own, so that poolers that hand a connection from
-//! transaction to transaction, RDS Proxy among them, keep nothing of ours.
+//! Inserts are sent unnamed and their time-out is the transaction's own, so that poolers that hand a connection from
+//! transaction to transaction, RDS Proxy among them, keep nothing of ours. Only straight to the server, where rows are copied,
+//! does the session keep statements and time-out.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
