@@ -70,6 +70,11 @@ impl Extent {
         if self.short { 3 } else { FULL_ROUNDS }
     }
 
+    /// Of what has no target.
+    fn side_rounds(self) -> usize {
+        3
+    }
+
     /// Of each point of a curve.
     pub fn growth_rounds(self) -> usize {
         3
@@ -171,7 +176,7 @@ fn mixes(extent: Extent) -> Group {
     let is_worth_it = |who: &Who, size| size < 10_000 || !who.is_chatty();
     let cell = |mix, size| {
         let whos: Vec<Who> = whos.iter().copied().filter(|who| is_worth_it(who, size)).collect();
-        Cell { mix, ..clean(size, extent.batches(size), &whos, extent.rounds()) }
+        Cell { mix, ..clean(size, extent.batches(size), &whos, extent.side_rounds()) }
     };
     let cells = BAD_MIXES.iter().flat_map(|&mix| extent.fewer_sizes().iter().map(move |&size| (mix, size)));
     near(
@@ -184,7 +189,7 @@ fn mixes(extent: Extent) -> Group {
 
 fn durable(extent: Extent) -> Group {
     let whos = [Who::Ours, Who::LimitCopy, Who::Psycopg2Executemany, Who::AsyncpgCopy];
-    let cell = |&size: &usize| clean(size, extent.batches(size), &whos, extent.rounds());
+    let cell = |&size: &usize| clean(size, extent.batches(size), &whos, extent.side_rounds());
     let cells = extent.fewer_sizes().iter().map(cell).collect();
     Group { durable: true, ..near(Part::Durable, "One core, durable commits", Placement::OneCore, cells) }
 }

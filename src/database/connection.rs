@@ -74,6 +74,8 @@ pub struct ServerError {
     pub routine: Option<String>,
     /// Whether it came from within something: a function, a trigger, a COPY.
     pub has_context: bool,
+    /// Whether a COPY had begun in its transaction.
+    pub is_in_copy: bool,
     /// The row of a COPY, from 1, at which it came up. A hint: the server may speak another language.
     pub copy_line: Option<usize>,
 }
@@ -150,6 +152,7 @@ impl Connection {
             rows: Vec::new(),
             open: Vec::new(),
             refused: None,
+            is_in_copy: false,
             landed: Vec::new(),
             due: 0,
             parsing: VecDeque::new(),
@@ -225,6 +228,7 @@ pub struct Flight<'a> {
     rows: Vec<Row>,
     open: Vec<Answer>,
     refused: Option<ServerError>,
+    is_in_copy: bool,
     landed: Vec<Result<Vec<Answer>, ServerError>>,
     /// Transactions that were sent.
     due: usize,
@@ -248,6 +252,14 @@ impl Flight<'_> {
         self.execute(name, parameters);
     }
 
+    /// The same, but it is not executed: Postgres plans it, or finds its plan still good, and locks what it is about.
+    pub fn planned_statement(&mut self, name: &'static str, text: &str) {
+        if !self.connection.kept.contains(name) {
+            self.parse(Some(name), text, &[]);
+        }
+        self.bind(name, &[]);
+    }
+
     fn parse(&mut self, name: Option<&'static str>, text: &str, parameters: &[Parameter<'_>]) {
         let oids = parameters.iter().map(|parameter| match parameter {
             Parameter::Text(_) => Type::TEXT.oid(),
@@ -259,6 +271,11 @@ impl Flight<'_> {
     }
 
     fn execute(&mut self, name: &str, parameters: &[Parameter<'_>]) {
+        self.bind(name, parameters);
+        frontend::execute("", 0, &mut self.connection.outgoing).expect("an unnamed portal has no NUL");
+    }
+
+    fn bind(&mut self, name: &str, parameters: &[Parameter<'_>]) {
         let out = &mut self.connection.outgoing;
         let encode = |parameter: &Parameter<'_>, out: &mut BytesMut| {
             match parameter {
@@ -268,7 +285,6 @@ impl Flight<'_> {
             Ok(IsNull::No)
         };
         frontend::bind("", name, [BINARY], parameters, encode, [], out).map_err(drop).expect(TOO_LONG);
-        frontend::execute("", 0, out).expect("an unnamed portal has no NUL");
     }
 
     /// Adds a `copy … from stdin (format binary)`, kept under the name, and its rows, each appended by `encode`; parts of it
@@ -351,7 +367,10 @@ impl Flight<'_> {
                     let count = done.tag().ok().and_then(|tag| tag.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
                     self.open.push(Answer { rows: std::mem::take(&mut self.rows), count });
                 }
-                Message::ErrorResponse(error) => self.refused = Some(ServerError::from(&error)),
+                Message::CopyInResponse(_) => self.is_in_copy = true,
+                Message::ErrorResponse(error) => {
+                    self.refused = Some(ServerError { is_in_copy: self.is_in_copy, ..ServerError::from(&error) });
+                }
                 Message::ReadyForQuery(_) => self.land_transaction(),
                 // Notices and settings may come at any time; the others need no answer.
                 _ => {}
@@ -365,6 +384,7 @@ impl Flight<'_> {
         let transaction = self.landed.len();
         while self.parsing.pop_front_if(|(of, _)| *of == transaction).is_some() {}
         self.rows.clear();
+        self.is_in_copy = false;
         let answers = std::mem::take(&mut self.open);
         self.landed.push(self.refused.take().map_or(Ok(answers), Err));
     }
@@ -383,6 +403,7 @@ impl From<&ErrorResponseBody> for ServerError {
             constraint: None,
             routine: None,
             has_context: false,
+            is_in_copy: false,
             copy_line: None,
         };
         let mut fields = error.fields();

@@ -14,9 +14,9 @@ use tokio_postgres::config::{Host, SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{CancelToken, Config, Socket};
 
-/// What bytes to and from the server go through.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+/// What bytes to and from the server go through, once TLS is up or is not wanted.
+pub trait Stream: TlsStream + Send + Unpin {}
+impl<T: TlsStream + Send + Unpin> Stream for T {}
 
 /// A session that has just begun.
 pub struct LoggedIn {
@@ -65,7 +65,8 @@ where
     Ok(slot.logged_in(cancel))
 }
 
-/// tokio-postgres offers no way to have "TLS" over a socket file, so the connection is made here.
+/// tokio-postgres offers no way to have "TLS" over a socket file, so the connection is made here. What it then lacks: a token of
+/// it cannot cancel, and `target_session_attrs` is not looked at.
 async fn through_socket_file(folder: PathBuf, config: &Config) -> Result<LoggedIn, tokio_postgres::Error> {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let Ok(stream) = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await else {
@@ -185,7 +186,7 @@ where
 struct Slot(Arc<Mutex<Option<Shared>>>);
 
 impl Slot {
-    fn keep(&self, stream: Box<dyn Secured>) -> Shared {
+    fn keep(&self, stream: Box<dyn Stream>) -> Shared {
         let shared = Shared(Arc::new(Mutex::new(LoggingIn { stream, said: Vec::new() })));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());
         shared
@@ -196,16 +197,13 @@ impl Slot {
         let shared = shared.expect("a login goes through a stream");
         let inner = Arc::into_inner(shared.0).expect("tokio-postgres has dropped its half");
         let LoggingIn { stream, said } = inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        LoggedIn { stream: Box::new(stream), cancel, process: process(&said) }
+        LoggedIn { stream, cancel, process: process(&said) }
     }
 }
 
-trait Secured: TlsStream + Send + Unpin {}
-impl<T: TlsStream + Send + Unpin> Secured for T {}
-
 /// A stream during the login, with what the server has said.
 struct LoggingIn {
-    stream: Box<dyn Secured>,
+    stream: Box<dyn Stream>,
     said: Vec<u8>,
 }
 

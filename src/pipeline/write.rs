@@ -52,8 +52,11 @@ pub struct Writer {
 /// How rows are copied.
 struct Copy {
     statement: String,
+    lock: String,
     check: String,
     table: Mutex<Table>,
+    /// How often in a row a copy was given up before it began, although the table seemed to take it.
+    given_up: AtomicU32,
 }
 
 /// What is known of the table.
@@ -119,6 +122,13 @@ fn deployment_hint(sqlstate: &str) -> &'static str {
 const OFTEN: u32 = 256;
 /// What one batch counts for in that share.
 const BATCH_WEIGHT: u32 = 8;
+/// So often in a row a copy is given up before it begins until no more are tried.
+const TRIALS: u32 = 3;
+/// With less time than this rows are inserted, so that no such limit stays in the session.
+const SHORTEST_COPY: Duration = Duration::from_millis(100);
+/// So many rows that Postgres named are taken out of what is behind them as a whole; then that is halved as well, since each
+/// time all of it travels again.
+const NAMED_ROWS: usize = 8;
 
 impl Writer {
     /// A writer for the contract's table.
@@ -131,7 +141,7 @@ impl Writer {
         let (once, copy) = match &contract.once {
             Once::Ledger(_) => (Check::InInsert, None),
             Once::Column(key) => {
-                (Check::After { missing: sql::missing(contract, *key), key: *key }, Some(Copy::new(contract)))
+                (Check::After { missing: sql::missing(contract, *key), key: *key }, Some(Copy::new(contract, *key)))
             }
         };
         let (table, insert) = (contract.table.quoted(), sql::insert(contract));
@@ -148,6 +158,7 @@ impl Writer {
     ) -> Result<Written, WriteError> {
         let mut written = Written::default();
         let mut blocked = HashSet::new();
+        let mut named = 0;
         let mut asks_first = self.redelivered.load(Ordering::Relaxed) > OFTEN;
         let mut parts = vec![Part { rows: (0..rows.len()).collect(), failed_before: None }];
         while let Some(part) = parts.pop() {
@@ -176,7 +187,8 @@ impl Writer {
                     written.failed.push((part[0], reason));
                 }
                 Some(Stored::Refused { place: Some(place), .. }) if place < part.len() => {
-                    split_around(part, place, &mut parts);
+                    named += 1;
+                    split_around(part, place, named > NAMED_ROWS, &mut parts);
                 }
                 Some(Stored::Refused { .. }) | None => split(part, &mut parts, written.failed.len()),
             }
@@ -193,8 +205,14 @@ impl Writer {
 }
 
 impl Copy {
-    fn new(contract: &Contract) -> Self {
-        Self { statement: sql::copy(contract), check: sql::check(contract), table: Mutex::new(Table::Unknown) }
+    fn new(contract: &Contract, key: usize) -> Self {
+        Self {
+            statement: sql::copy(contract),
+            lock: sql::lock(contract, key),
+            check: sql::check(contract),
+            table: Mutex::new(Table::Unknown),
+            given_up: AtomicU32::new(0),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -231,10 +249,11 @@ fn split(mut rows: Vec<usize>, parts: &mut Vec<Part>, failed: usize) {
 }
 
 /// Where Postgres has said which row it refused. That row is tried alone all the same: only then is it said to be bad.
-fn split_around(mut rows: Vec<usize>, place: usize, parts: &mut Vec<Part>) {
-    let behind = rows.split_off(place + 1);
+fn split_around(mut rows: Vec<usize>, place: usize, halves: bool, parts: &mut Vec<Part>) {
+    let mut behind = rows.split_off(place + 1);
     let refused = rows.split_off(place);
-    parts.extend([behind, refused, rows].map(|rows| Part { rows, failed_before: None }));
+    let last = behind.split_off(if halves { behind.len() / 2 } else { behind.len() });
+    parts.extend([last, behind, refused, rows].map(|rows| Part { rows, failed_before: None }));
 }
 
 /// What one statement came to.
@@ -293,7 +312,8 @@ impl Writer {
                 return Ok(Stored::GaveUp(Reason::Deadline));
             }
             let client = self.database.get(deadline.write_end() - Instant::now()).await.map_err(WriteError::Connect)?;
-            let way = self.way(&client, *asks_first);
+            let is_late = deadline.statement_end() < Instant::now() + SHORTEST_COPY;
+            let way = self.way(&client, *asks_first, is_late);
             let limit = limit(&way, deadline.statement_end().saturating_duration_since(Instant::now()));
             let until = Instant::now() + Duration::from_millis(limit);
             let task = Task { arrays: &arrays, rows: part, deadline, limit, until };
@@ -304,7 +324,7 @@ impl Writer {
                 Err(Verdict::TimeIsUp) => return Ok(Stored::GaveUp(Reason::Deadline)),
                 Err(Verdict::Fatal(error)) => return Err(error),
                 Err(Verdict::Present) => *asks_first = true,
-                Err(Verdict::TakesNoCopy(table)) => self.learn(table),
+                Err(Verdict::Stale) => self.forget(),
                 Err(Verdict::Broken) if was_broken => return Err(WriteError::Broken),
                 // The environment may have been frozen while the server closed the connection: a new one, at once.
                 // Its neighbours in the pool will have gone the same way.
@@ -341,16 +361,26 @@ impl Writer {
         })
     }
 
-    fn way(&self, client: &PooledConnection, asks_first: bool) -> Way {
+    fn way(&self, client: &PooledConnection, asks_first: bool, is_late: bool) -> Way {
+        let insert = |looks| Way::Insert { looks, asks_missing: asks_first };
         let Some(copy) = &self.copy else { return Way::Insert { looks: false, asks_missing: false } };
+        if copy.given_up.load(Ordering::Relaxed) >= TRIALS {
+            return insert(false);
+        }
         let table = copy.table().clone();
         match (table, client.route()) {
-            (_, Route::Pooled) => Way::Insert { looks: false, asks_missing: asks_first },
-            (Table::TakesCopies(layout), Route::Direct) if !asks_first => Way::Copy(layout),
-            (Table::TakesCopies(_) | Table::TakesInserts, Route::Direct) => {
-                Way::Insert { looks: false, asks_missing: asks_first }
-            }
-            (_, Route::Unknown) | (Table::Unknown, _) => Way::Insert { looks: true, asks_missing: asks_first },
+            (_, Route::Pooled) => insert(false),
+            (Table::TakesCopies(layout), Route::Direct) if !asks_first && !is_late => Way::Copy(layout),
+            (Table::TakesCopies(_) | Table::TakesInserts, Route::Direct) => insert(false),
+            (_, Route::Unknown) | (Table::Unknown, _) => insert(true),
+        }
+    }
+
+    /// What was known of the table is no longer so.
+    fn forget(&self) {
+        if let Some(copy) = &self.copy {
+            copy.given_up.fetch_add(1, Ordering::Relaxed);
+            *copy.table() = Table::Unknown;
         }
     }
 
@@ -406,6 +436,7 @@ impl Writer {
         if !is_limited {
             flight.statement(&format!("set statement_timeout = {}", task.limit), &[]);
         }
+        flight.planned_statement("sqs_etl_lock", &copy.lock);
         let columns = Parameter::Encoded(0, &|out| layout.parameter(out));
         flight.kept_statement("sqs_etl_check", &copy.check, &[columns]);
         let encode = |row: &usize, out: &mut BytesMut| wire::put_row(task.arrays, &layout.fields, *row, out);
@@ -416,7 +447,9 @@ impl Writer {
             // An error undoes the setting, too.
             client.note_limit(answers.is_ok().then_some(task.limit));
         }
-        Ok(answers?.last().ok_or(Refused::Lost)?.count as usize)
+        let count = answers?.last().ok_or(Refused::Lost)?.count;
+        copy.given_up.store(0, Ordering::Relaxed);
+        Ok(usize::try_from(count).expect("no more rows are counted than were sent"))
     }
 
     /// How many of the rows were added, and which are not in the table if that was asked.
@@ -436,24 +469,24 @@ impl Writer {
         let asks_missing = asks_missing && self.ask_missing_by(&mut flight, task);
         flight.sync();
         if looks {
+            flight.statement(sql::LIMIT, &[Parameter::Text(&task.limit.to_string())]);
             flight.statement(table::QUESTION, &[Parameter::Text(&self.table)]);
             flight.sync();
         }
         let mut landed = flight.land().await?.into_iter();
-        let answers = only(&mut landed);
-        if let Some(looked) = landed.next() {
-            self.look(client, looked);
+        // A table that an insert does not fit is not copied into: the insert says what is wrong.
+        let answers = only(&mut landed)?;
+        if let Some(Ok(looked)) = landed.next() {
+            self.look(client, &looked);
         }
-        let answers = answers?;
         let [_, counted, missing @ ..] = &answers[..] else { return Err(Refused::Lost) };
         let committed = counted.rows.first().and_then(|row| row.number(0)).ok_or(Refused::Lost)?;
         let missing = if asks_missing { Some(places(missing.first(), task)?) } else { None };
         Ok((committed, missing))
     }
 
-    fn look(&self, client: &mut PooledConnection, looked: Result<Vec<Answer>, ServerError>) {
-        let answers = looked.unwrap_or_default();
-        let answer = answers.last();
+    fn look(&self, client: &mut PooledConnection, looked: &[Answer]) {
+        let answer = looked.last();
         if let Some(process) = answer.and_then(table::process) {
             client.answered_by(process);
         }
@@ -463,11 +496,12 @@ impl Writer {
 
     /// The rows of a part that are not in the table though Postgres refused none. Only asked when some were not added.
     async fn ask_missing(&self, client: &mut PooledConnection, task: Task<'_>) -> Result<Vec<usize>, Refused> {
-        let mut flight = client.flight();
-        flight.statement(sql::LIMIT, &[Parameter::Text(&task.limit.to_string())]);
-        if !self.ask_missing_by(&mut flight, task) {
+        if matches!(self.once, Check::InInsert) {
             return Ok(Vec::new());
         }
+        let mut flight = client.flight();
+        flight.statement(sql::LIMIT, &[Parameter::Text(&task.limit.to_string())]);
+        self.ask_missing_by(&mut flight, task);
         flight.sync();
         places(only(flight.land().await?)?.get(1), task)
     }
@@ -553,8 +587,8 @@ enum Verdict {
     },
     /// A row that was copied is there already.
     Present,
-    /// It has to be an insert; and what that says of the table.
-    TakesNoCopy(Table),
+    /// The copy did not begin, or found other types: what is known of the table or kept in the session is no longer so.
+    Stale,
     /// It may go well in a moment.
     Transient(String),
     /// The connection is dead.
@@ -577,13 +611,12 @@ impl Writer {
             _ if error.is_fatal => Verdict::Broken,
             // Whatever else a trigger raises, it raises it at a row.
             _ if error.routine.as_deref() == Some(RAISE) => Verdict::row(error),
-            (_, &SqlState::UNIQUE_VIOLATION) if is_copy => Verdict::Present,
-            // The table is no longer what it was when rows were first copied into it.
-            (_, &SqlState::DATATYPE_MISMATCH) if is_copy => Verdict::TakesNoCopy(Table::Unknown),
+            ("25" | "53" | "55" | "57" | "58" | "72" | "F0", _) => Verdict::Fatal(WriteError::Unavailable { sqlstate }),
             // An insert may do, and if not, it says better what is wrong.
-            ("08" | "42" | "0A", _) if is_copy => Verdict::TakesNoCopy(Table::TakesInserts),
-            // What the session keeps speaks of a table that is gone, or is gone itself.
-            ("XX" | "26", _) if is_copy => Verdict::Broken,
+            _ if is_copy && !error.is_in_copy => Verdict::Stale,
+            // Our values have the form of their types.
+            (_, &SqlState::INVALID_BINARY_REPRESENTATION) if is_copy => Verdict::Stale,
+            (_, &SqlState::UNIQUE_VIOLATION) if is_copy => Verdict::Present,
             ("08", _) => Verdict::Broken,
             (_, &SqlState::INSUFFICIENT_PRIVILEGE) if error.routine.as_deref() == Some(ROW_SECURITY) => {
                 Verdict::row(error)
@@ -598,9 +631,7 @@ impl Writer {
             ("42" | "3D" | "3F" | "0A" | "0L" | "0P" | "26" | "28" | "34", _) => {
                 Verdict::Fatal(WriteError::Deployment { sqlstate })
             }
-            ("25" | "53" | "55" | "57" | "58" | "72" | "F0" | "XX", _) => {
-                Verdict::Fatal(WriteError::Unavailable { sqlstate })
-            }
+            ("XX", _) => Verdict::Fatal(WriteError::Unavailable { sqlstate }),
             _ => Verdict::row(error),
         }
     }
@@ -617,7 +648,7 @@ impl Verdict {
     }
 
     fn needs_another_connection(&self) -> bool {
-        matches!(self, Verdict::Broken | Verdict::Fatal(WriteError::Unavailable { .. }))
+        matches!(self, Verdict::Broken | Verdict::Stale | Verdict::Fatal(WriteError::Unavailable { .. }))
     }
 }
 

@@ -7,8 +7,8 @@ use sqs_etl_local::postgres::TempPostgres;
 use sqs_etl_local::proxy::Proxy;
 
 use crate::harness::{
-    Answer, Scene, count, event, fresh_database, function, invoke, log_lines, login, login_with, message_id,
-    without_tls,
+    Answer, Scene, count, event, file, fresh_database, function, invoke, log_lines, login, login_with, message_id,
+    wait_until, without_tls,
 };
 
 /// A server that writes every statement to its log, behind the name of the database.
@@ -143,6 +143,136 @@ fn a_table_that_is_made_anew_is_noticed() {
     deliver(&scene, 50..60);
     assert_eq!(scene.stored(), 30);
     assert_eq!(ways(&scene).last(), Some(&"copy"));
+}
+
+#[track_caller]
+fn check_error(scene: &Scene, event: &str, sqlstate: &str) {
+    let Answer::Error { text, .. } = invoke(&scene.function, event) else { panic!("an answer instead of {sqlstate}") };
+    assert!(text.contains(sqlstate), "{text}");
+}
+
+#[test]
+fn without_a_unique_key_nothing_is_copied() {
+    let scene = scene();
+    scene.sql("alter table user_logins drop constraint user_logins_pkey");
+    for _ in 0..3 {
+        check_error(&scene, &batch(0..10), "42P10");
+    }
+    assert_eq!(scene.stored(), 0);
+}
+
+#[test]
+fn a_unique_key_that_goes_away_is_noticed() {
+    let scene = scene();
+    deliver(&scene, 0..10);
+    deliver(&scene, 10..20);
+    scene.sql("alter table user_logins drop constraint user_logins_pkey");
+    for _ in 0..2 {
+        check_error(&scene, &batch(0..30), "42P10");
+    }
+    assert_eq!(scene.stored(), 20);
+    scene.sql("alter table user_logins add primary key (message_id)");
+    deliver(&scene, 0..30);
+    deliver(&scene, 30..40);
+    deliver(&scene, 40..50);
+    assert_eq!(scene.stored(), 50);
+    assert_eq!(ways(&scene).last(), Some(&"copy"));
+}
+
+/// Tables of the same name whose columns look alike in binary form.
+const AS_REAL: &str =
+    "create table other (like user_logins including all); alter table other alter column app_version type real";
+
+#[test]
+fn a_table_that_takes_the_name_of_another_is_noticed() {
+    let scene = scene();
+    deliver(&scene, 0..10);
+    deliver(&scene, 10..20);
+    scene.sql(AS_REAL);
+    scene.sql("alter table user_logins rename to before; alter table other rename to user_logins");
+    deliver(&scene, 20..30);
+    deliver(&scene, 30..40);
+    assert_eq!(count(&scene.sql("select count(*) from user_logins where app_version = 2003000")), 20);
+}
+
+#[test]
+fn a_column_that_changes_its_type_while_rows_are_on_their_way_is_noticed() {
+    let scene = scene();
+    deliver(&scene, 0..10);
+    deliver(&scene, 10..20);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            scene.sql("begin; alter table user_logins alter column app_version type real; select pg_sleep(1); commit");
+        });
+        wait_until(|| {
+            let locks = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted \
+                         and relation = 'user_logins'::regclass";
+            count(&scene.sql(locks)) == 1
+        });
+        deliver(&scene, 20..30);
+    });
+    deliver(&scene, 30..40);
+    assert_eq!(count(&scene.sql("select count(*) from user_logins where app_version = 2003000")), 40);
+}
+
+#[test]
+fn a_domain_of_another_column_and_a_table_named_like_a_type_have_rows_inserted() {
+    check_inserted(
+        "create domain tenant as text not null default 'acme'; alter table user_logins add column tenant tenant default 'acme'",
+    );
+    let contract = include_str!("../../contract.toml").replace("table = \"user_logins\"", "table = \"path\"");
+    let postgres = talkative_postgres();
+    let database = fresh_database(postgres);
+    let settings = [
+        ("DATABASE_URL", without_tls(&postgres.url(&database))),
+        ("CONTRACT_PATH", file("path.toml", &contract).display().to_string()),
+    ];
+    let function = function(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let scene = Scene { postgres, database, function };
+    scene.sql("alter table user_logins rename to path");
+    (0..3).for_each(|i| deliver(&scene, i * 10..i * 10 + 10));
+    assert_eq!(count(&scene.sql("select count(*) from public.path")), 30);
+}
+
+#[test]
+fn with_a_ledger_a_redelivery_keeps_the_connection() {
+    let contract =
+        include_str!("../../contract.toml").replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"");
+    let postgres = talkative_postgres();
+    let database = fresh_database(postgres);
+    let settings = [
+        ("DATABASE_URL", without_tls(&postgres.url(&database))),
+        ("CONTRACT_PATH", file("ledger.toml", &contract).display().to_string()),
+    ];
+    let function = function(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
+    let scene = Scene { postgres, database, function };
+    scene.sql("alter table user_logins drop column message_id");
+    deliver(&scene, 0..10);
+    let session =
+        "select pid from pg_stat_activity where application_name = 'sqs-etl' and datname = current_database()";
+    let before = scene.sql(session);
+    deliver(&scene, 0..10);
+    deliver(&scene, 5..15);
+    assert_eq!(scene.sql(session), before);
+    assert_eq!(scene.stored(), 15);
+}
+
+#[test]
+fn many_rows_that_postgres_names_do_not_travel_again_and_again() {
+    let scene = scene();
+    scene.sql("alter table user_logins add constraint known_device check (device_type <> 'toaster')");
+    deliver(&scene, 0..1);
+    let bad: Vec<usize> = (50..5_000).step_by(100).collect();
+    let bodies: Vec<String> = (0..5_000)
+        .map(|i| if bad.contains(&i) { login_with(i, &[("device_type", "toaster".into())]) } else { login(i) })
+        .collect();
+    scene.sql("truncate user_logins");
+    let expected: Vec<String> = bad.iter().map(|&i| message_id(i)).collect();
+    assert_eq!(scene.invoke(&event(&bodies)).failed_ids(), expected);
+    assert_eq!(scene.stored(), 4_950);
+    let line = &log_lines(&scene.function, "batch done", 2)[1];
+    let statements = line["statements"].as_u64().unwrap();
+    assert!(statements <= 6 * bad.len() as u64, "{statements} statements");
 }
 
 /// Where a copy is not an insert, rows are inserted from the first batch on.

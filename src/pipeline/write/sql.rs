@@ -1,4 +1,5 @@
-//! The statements of a contract, as text: the insert that is idempotent, and the question which rows are missing.
+//! The statements of a contract, as text: the copy with what must precede it, the insert that is idempotent, and the question
+//! which rows are missing.
 
 use crate::pipeline::contract::{Column, Contract, Once, TableName};
 use crate::pipeline::value::Type;
@@ -36,9 +37,23 @@ pub(super) fn copy(contract: &Contract) -> String {
 /// Limits the time of the transaction's statements: `$1` in milliseconds. The setting is the transaction's own.
 pub(super) const LIMIT: &str = "select set_config('statement_timeout', $1, true)";
 
-/// Fails if the table has other columns than `$1` says, which is a row of it.
+/// Has Postgres plan the insert that is idempotent, of no row: it fails if nothing makes the key unique any more, and locks the
+/// table for the transaction, so that what is checked next stays so.
+pub(super) fn lock(contract: &Contract, key: usize) -> String {
+    let column = &contract.columns[key];
+    format!(
+        "insert into {} ({key}) select null::{} where false on conflict ({key}) do nothing",
+        contract.table.quoted(),
+        column.kind,
+        key = column.quoted(),
+    )
+}
+
+/// Fails if the table has other columns than `$1` says, which is a row of it. It reads from the table, so that Postgres looks
+/// the name up again when the table was renamed.
 pub(super) fn check(contract: &Contract) -> String {
-    format!("select $1::{} is null", contract.table.quoted())
+    let table = contract.table.quoted();
+    format!("select $1::{table} is null from {table} where false")
 }
 
 /// The keys' places, from 1, whose rows are not in the table.

@@ -9,10 +9,13 @@ use crate::pipeline::value::Type;
 
 /// Asks what the table looks like, and which process answers. `$1` is the table's name as SQL takes it.
 ///
-/// A COPY knows no rules, is refused where rows have policies, and means something else for views and foreign tables.
+/// A COPY knows no rules, is refused where rows have policies, and means something else for views and foreign tables. A domain
+/// may refuse the row of nulls that Postgres is to compare, and a type of the table's name may hide the table's own.
 pub(super) const QUESTION: &str = "select pg_backend_pid(), \
-     c.relkind in ('r', 'p') and not c.relrowsecurity and not c.relhasrules, a.attname, a.atttypid \
-     from pg_class as c join pg_attribute as a on a.attrelid = c.oid \
+     c.relkind in ('r', 'p') and not c.relrowsecurity and not c.relhasrules and c.reltype = to_regtype($1) \
+     and not exists (select from pg_attribute as d join pg_type as t on t.oid = d.atttypid \
+     where d.attrelid = c.oid and d.attnum > 0 and not d.attisdropped and t.typtype = 'd'), \
+     a.attname, a.atttypid from pg_class as c join pg_attribute as a on a.attrelid = c.oid \
      where c.oid = to_regclass($1) and a.attnum > 0 and not a.attisdropped order by a.attnum";
 
 /// The process that answered [`QUESTION`].
@@ -51,8 +54,8 @@ impl Layout {
         Self { types, fields }
     }
 
-    /// A row of nulls in binary form. Postgres refuses it with 42804 if the table's columns are no longer these: a COPY alone
-    /// would take the bits of one type for another of the same length.
+    /// A row of nulls in binary form. Postgres refuses it with 42804 if the table's columns are no longer these, as long as the
+    /// table is locked: a COPY alone would take the bits of one type for another of the same length.
     pub(super) fn parameter(&self, out: &mut BytesMut) {
         out.put_i32(i32::try_from(self.types.len()).expect("a table has 1,600 columns at most"));
         for oid in &self.types {
