@@ -27,6 +27,16 @@ fn scene() -> Scene {
     Scene { postgres, database, function }
 }
 
+/// The same by another contract, put into a file of this name.
+fn scene_by(name: &str, contract: &str) -> Scene {
+    let postgres = talkative_postgres();
+    let database = fresh_database(postgres);
+    let url = without_tls(&postgres.url(&database));
+    let path = file(name, contract);
+    let function = function(&[("DATABASE_URL", url.as_str()), ("CONTRACT_PATH", path.to_str().unwrap())]);
+    Scene { postgres, database, function }
+}
+
 /// How the rows of each batch were sent, by Postgres's own log.
 fn ways(scene: &Scene) -> Vec<&'static str> {
     let mark = format!("[{}] LOG:  execute ", scene.database);
@@ -221,14 +231,7 @@ fn a_domain_of_another_column_and_a_table_named_like_a_type_have_rows_inserted()
         "create domain tenant as text not null default 'acme'; alter table user_logins add column tenant tenant default 'acme'",
     );
     let contract = include_str!("../../contract.toml").replace("table = \"user_logins\"", "table = \"path\"");
-    let postgres = talkative_postgres();
-    let database = fresh_database(postgres);
-    let settings = [
-        ("DATABASE_URL", without_tls(&postgres.url(&database))),
-        ("CONTRACT_PATH", file("path.toml", &contract).display().to_string()),
-    ];
-    let function = function(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
-    let scene = Scene { postgres, database, function };
+    let scene = scene_by("path.toml", &contract);
     scene.sql("alter table user_logins rename to path");
     (0..3).for_each(|i| deliver(&scene, i * 10..i * 10 + 10));
     assert_eq!(count(&scene.sql("select count(*) from public.path")), 30);
@@ -238,14 +241,7 @@ fn a_domain_of_another_column_and_a_table_named_like_a_type_have_rows_inserted()
 fn with_a_ledger_a_redelivery_keeps_the_connection() {
     let contract =
         include_str!("../../contract.toml").replace("column = \"message_id\"", "ledger = \"sqs_etl_messages\"");
-    let postgres = talkative_postgres();
-    let database = fresh_database(postgres);
-    let settings = [
-        ("DATABASE_URL", without_tls(&postgres.url(&database))),
-        ("CONTRACT_PATH", file("ledger.toml", &contract).display().to_string()),
-    ];
-    let function = function(&settings.each_ref().map(|(name, value)| (*name, value.as_str())));
-    let scene = Scene { postgres, database, function };
+    let scene = scene_by("ledger.toml", &contract);
     scene.sql("alter table user_logins drop column message_id");
     deliver(&scene, 0..10);
     let session =
