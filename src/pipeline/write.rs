@@ -434,7 +434,7 @@ impl Writer {
         let is_limited = client.limit() == Some(task.limit);
         let mut flight = client.flight();
         if !is_limited {
-            flight.statement(&format!("set statement_timeout = {}", task.limit), &[]);
+            flight.statement(&sql::session_limit(task.limit), &[]);
         }
         flight.planned_statement("sqs_etl_lock", &copy.lock);
         let columns = Parameter::Encoded(0, &|out| layout.parameter(out));

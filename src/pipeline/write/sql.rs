@@ -37,6 +37,11 @@ pub(super) fn copy(contract: &Contract) -> String {
 /// Limits the time of the transaction's statements: `$1` in milliseconds. The setting is the transaction's own.
 pub(super) const LIMIT: &str = "select set_config('statement_timeout', $1, true)";
 
+/// Limits the time of the session's statements, in milliseconds.
+pub(super) fn session_limit(millis: u64) -> String {
+    format!("set statement_timeout = {millis}")
+}
+
 /// Has Postgres plan the insert that is idempotent, of no row: it fails if nothing makes the key unique any more, and locks the
 /// table for the transaction, so that what is checked next stays so.
 pub(super) fn lock(contract: &Contract, key: usize) -> String {
