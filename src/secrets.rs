@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** no error text says more of a secret than that a field is missing.
 
-mod https;
+pub mod https;
 
 use std::{
     error::Error,

@@ -4,6 +4,8 @@ mod demo;
 mod ingest;
 mod interrupt;
 mod scene;
+#[allow(dead_code)]
+mod sqs;
 mod start_time;
 mod terminal;
 mod words;

@@ -1,0 +1,390 @@
+//! A queue of SQS, by the AWS SDK: what `worker`, `send` and `replay` do with one.
+//!
+//! Credentials and region are looked for where AWS's own tools look, profiles included. Batches are ten messages, as SQS has
+//! it, and the answer to each entry is read. Not here: what messages are good for.
+//!
+//! **Invariant (Silence):** of an error only its code is kept; SQS's texts may quote a message.
+
+mod error;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::env;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{
+    self, BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+};
+use futures_util::{StreamExt, stream};
+use sqs_etl::pipeline::message::Message;
+use sqs_etl::secrets::https;
+use tokio::time::{Instant, sleep};
+
+pub use error::QueueError;
+
+/// As many messages as SQS takes or gives in one call.
+pub const CALL: usize = 10;
+/// The longest that SQS keeps a message invisible, from when it was received.
+pub const LONGEST_INVISIBLE: Duration = Duration::from_secs(12 * 60 * 60);
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// One request, a receive's waiting aside.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 4;
+/// Calls for the parts of one batch that are under way at once.
+const CALLS_AT_ONCE: usize = 8;
+/// Between two tries at what SQS refused in an answer that otherwise went well.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// AWS as this machine is set up for it.
+pub struct Aws {
+    pub config: SdkConfig,
+}
+
+/// One queue. Clones share their connections.
+#[derive(Clone)]
+pub struct Queue {
+    client: Client,
+    url: String,
+}
+
+/// What SQS says of a queue.
+#[derive(Debug, Default)]
+pub struct Attributes {
+    pub arn: String,
+    pub visibility_timeout: Duration,
+    pub max_receive_count: Option<u32>,
+    /// The ARN of its dead-letter queue.
+    pub dead_letter_queue: Option<String>,
+    /// How many messages there are to receive, to be seen later, and in somebody's hands. Approximate, as SQS says.
+    pub visible: u64,
+    pub delayed: u64,
+    pub in_flight: u64,
+}
+
+/// A message that was received and belongs to us for as long as it is invisible to others.
+#[derive(Clone)]
+pub struct Received {
+    pub id: String,
+    /// What SQS wants to hear when the message is deleted or handed back; new at each receive.
+    pub handle: String,
+    pub raw: types::Message,
+}
+
+/// An entry of a batch that SQS did not take, by its place in what was given.
+#[derive(Debug)]
+pub struct Refused {
+    pub position: usize,
+    pub code: String,
+}
+
+impl Aws {
+    /// Looks for region and credentials. If nothing else tells the endpoint, a queue URL that is none of AWS's own does; the
+    /// same goes for the region and a URL that is one of AWS's.
+    pub async fn load(queue_url: &str) -> Result<Self> {
+        let place = Place::of(queue_url)?;
+        let limits = TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_attempt_timeout(ATTEMPT_LIMIT);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(https::client(None, CONNECT_LIMIT)?)
+            .timeout_config(limits.build())
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+        let is_told = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"].into_iter().any(|name| env::var_os(name).is_some());
+        if let (false, Some(endpoint)) = (is_told, place.endpoint) {
+            loader = loader.endpoint_url(endpoint);
+        }
+        let mut config = loader.load().await;
+        if let (None, Some(region)) = (config.region(), place.region) {
+            config = config.into_builder().region(Region::new(region)).build();
+        }
+        if config.region().is_none() {
+            bail!("no AWS region: set AWS_REGION, or choose a profile that has one with AWS_PROFILE");
+        }
+        Ok(Self { config })
+    }
+
+    /// A queue in the same account and region.
+    pub fn queue(&self, url: &str) -> Queue {
+        Queue { client: Client::new(&self.config), url: url.to_owned() }
+    }
+}
+
+/// What a queue's URL says of where it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    endpoint: Option<String>,
+    region: Option<String>,
+}
+
+impl Place {
+    fn of(url: &str) -> Result<Self> {
+        let scheme = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+        let Some((scheme, rest)) = scheme else {
+            bail!("{url} is not a queue's URL: `aws sqs get-queue-url --queue-name NAME` tells it");
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.is_empty() || path.is_empty() {
+            bail!("{url} names no queue: it ends in /ACCOUNT/NAME");
+        }
+        let host = authority.split(':').next().unwrap_or_default();
+        let is_aws = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|ending| host.ends_with(ending));
+        if !is_aws {
+            return Ok(Self { endpoint: Some(format!("{scheme}://{authority}")), region: None });
+        }
+        let region = host.split('.').find(|part| part.matches('-').count() >= 2);
+        Ok(Self { endpoint: None, region: region.map(str::to_owned) })
+    }
+}
+
+impl Queue {
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The last part of the URL.
+    pub fn name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or(&self.url)
+    }
+
+    /// Whether it keeps the order within a message group.
+    pub fn is_fifo(&self) -> bool {
+        self.url.ends_with(".fifo")
+    }
+
+    pub async fn attributes(&self) -> Result<Attributes, QueueError> {
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let answer = request.attribute_names(QueueAttributeName::All).send().await;
+        let answer = answer.map_err(|error| QueueError::of("ask for the queue's attributes", &error))?;
+        Ok(attributes(&answer.attributes.unwrap_or_default()))
+    }
+
+    /// Up to ten messages, which are ours for `visibility`; waits up to `wait` for the first.
+    pub async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Received>, QueueError> {
+        let limits = TimeoutConfig::builder().operation_attempt_timeout(wait + ATTEMPT_LIMIT).build();
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(CALL as i32);
+        let request = request.wait_time_seconds(seconds(wait)).visibility_timeout(seconds(visibility));
+        let request = request.message_system_attribute_names(MessageSystemAttributeName::All);
+        let request = request.message_attribute_names("All").customize();
+        let answer =
+            request.config_override(aws_sdk_sqs::config::Builder::default().timeout_config(limits)).send().await;
+        let answer = answer.map_err(|error| QueueError::of("receive messages", &error))?;
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(Received::new).collect())
+    }
+
+    /// Deletes by receipt handle; tells which could not be deleted by `until`. Nothing else speaks of those: they come back.
+    pub async fn delete(&self, handles: &[&str], until: Instant) -> Vec<Refused> {
+        let call = async |places: &[usize]| {
+            let entry = |place: &usize| {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(place.to_string());
+                entry.receipt_handle(handles[*place]).build().expect("id and handle are there")
+            };
+            let request = self.client.delete_message_batch().queue_url(&self.url);
+            let answer = request.set_entries(Some(places.iter().map(entry).collect())).send().await;
+            answer.map(|answer| answer.failed).map_err(|error| QueueError::of("delete messages", &error))
+        };
+        in_calls(handles.len(), until, call).await
+    }
+
+    /// Makes messages visible after so many seconds, from now; tells of which SQS would not hear by `until`.
+    pub async fn change_visibility(&self, changes: &[(&str, Duration)], until: Instant) -> Vec<Refused> {
+        let call = async |places: &[usize]| {
+            let entry = |place: &usize| {
+                let (handle, after) = changes[*place];
+                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(place.to_string());
+                entry
+                    .receipt_handle(handle)
+                    .visibility_timeout(seconds(after))
+                    .build()
+                    .expect("id and handle are there")
+            };
+            let request = self.client.change_message_visibility_batch().queue_url(&self.url);
+            let answer = request.set_entries(Some(places.iter().map(entry).collect())).send().await;
+            answer.map(|answer| answer.failed).map_err(|error| QueueError::of("hand back messages", &error))
+        };
+        in_calls(changes.len(), until, call).await
+    }
+
+    /// Sends up to ten messages in one call; tells which SQS did not take. The entries' ids are their places.
+    pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Vec<Refused>, QueueError> {
+        let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
+        let answer = answer.map_err(|error| QueueError::of("send messages", &error))?;
+        Ok(answer.failed.iter().map(refused).collect())
+    }
+
+    /// The SDK's client, for calls that one command alone makes.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// Ten at a time, several calls at once; what is refused is tried again with growing pauses, unless SQS says that it is
+/// our fault, which no repetition mends.
+async fn in_calls<F>(count: usize, until: Instant, call: F) -> Vec<Refused>
+where
+    F: AsyncFn(&[usize]) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+{
+    let places: Vec<usize> = (0..count).collect();
+    let chunks = places.chunks(CALL).map(|places| one_call(places.to_vec(), until, &call));
+    stream::iter(chunks).buffer_unordered(CALLS_AT_ONCE).concat().await
+}
+
+async fn one_call<F>(mut places: Vec<usize>, until: Instant, call: &F) -> Vec<Refused>
+where
+    F: AsyncFn(&[usize]) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+{
+    let mut for_good = Vec::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let failed = match call(&places).await {
+            Ok(failed) => {
+                for_good.extend(failed.iter().filter(|entry| entry.sender_fault()).map(refused));
+                failed.iter().filter(|entry| !entry.sender_fault()).map(refused).collect()
+            }
+            Err(error) if error.is_lasting => {
+                for_good.extend(places.iter().map(|&position| Refused { position, code: error.code.clone() }));
+                return for_good;
+            }
+            Err(error) => places.iter().map(|&position| Refused { position, code: error.code.clone() }).collect(),
+        };
+        let failed: Vec<Refused> = failed;
+        if failed.is_empty() || Instant::now() + pause >= until {
+            for_good.extend(failed);
+            return for_good;
+        }
+        places = failed.iter().map(|refused| refused.position).collect();
+        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Our entries' ids are their places.
+fn refused(entry: &BatchResultErrorEntry) -> Refused {
+    Refused { position: entry.id().parse().unwrap_or_default(), code: entry.code().to_owned() }
+}
+
+fn seconds(duration: Duration) -> i32 {
+    duration.min(LONGEST_INVISIBLE).as_secs_f64().ceil() as i32
+}
+
+fn attributes(found: &HashMap<QueueAttributeName, String>) -> Attributes {
+    use QueueAttributeName as Name;
+    let number = |name: Name| found.get(&name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let redrive: Option<serde_json::Value> =
+        found.get(&Name::RedrivePolicy).and_then(|text| serde_json::from_str(text).ok());
+    let redrive = redrive.unwrap_or_default();
+    Attributes {
+        arn: found.get(&Name::QueueArn).cloned().unwrap_or_default(),
+        visibility_timeout: Duration::from_secs(number(Name::VisibilityTimeout)),
+        // A number, or a string with a number.
+        max_receive_count: redrive["maxReceiveCount"].to_string().trim_matches('"').parse().ok(),
+        dead_letter_queue: redrive["deadLetterTargetArn"].as_str().map(str::to_owned),
+        visible: number(Name::ApproximateNumberOfMessages),
+        delayed: number(Name::ApproximateNumberOfMessagesDelayed),
+        in_flight: number(Name::ApproximateNumberOfMessagesNotVisible),
+    }
+}
+
+impl Received {
+    /// A message that SQS gives no id or handle can be neither stored once nor deleted; SQS never does that.
+    fn new(raw: types::Message) -> Option<Self> {
+        Some(Self { id: raw.message_id.clone()?, handle: raw.receipt_handle.clone()?, raw })
+    }
+
+    /// As the pipeline takes it.
+    pub fn message(&self) -> Message<'_> {
+        let attributes = self.raw.message_attributes.iter().flatten();
+        let attributes =
+            attributes.filter_map(|(name, value)| Some((name.as_str().into(), value.string_value()?.into())));
+        Message {
+            id: Cow::Borrowed(&self.id),
+            body: self.raw.body().map(Cow::Borrowed),
+            sent_at: self.number(&MessageSystemAttributeName::SentTimestamp),
+            group: self.group().map(Cow::Borrowed),
+            receive_count: self.number(&MessageSystemAttributeName::ApproximateReceiveCount),
+            attributes: attributes.collect(),
+        }
+    }
+
+    pub fn group(&self) -> Option<&str> {
+        self.system(&MessageSystemAttributeName::MessageGroupId)
+    }
+
+    /// How often SQS has handed it out, this time included.
+    pub fn receive_count(&self) -> u32 {
+        self.number(&MessageSystemAttributeName::ApproximateReceiveCount).unwrap_or(1)
+    }
+
+    /// Bytes of its body.
+    pub fn size(&self) -> usize {
+        self.raw.body().map_or(0, str::len)
+    }
+
+    pub fn system(&self, name: &MessageSystemAttributeName) -> Option<&str> {
+        Some(self.raw.attributes.as_ref()?.get(name)?.as_str())
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &MessageSystemAttributeName) -> Option<T> {
+        self.system(name)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn a_queues_url_tells_the_region_or_another_endpoint() {
+        let place = |endpoint: Option<&str>, region: Option<&str>| Place {
+            endpoint: endpoint.map(str::to_owned),
+            region: region.map(str::to_owned),
+        };
+        for (url, expected) in [
+            ("https://sqs.eu-west-1.amazonaws.com/123456789012/logins", place(None, Some("eu-west-1"))),
+            ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", place(None, Some("us-gov-west-1"))),
+            ("https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q", place(None, Some("eu-west-1"))),
+            ("https://queue.amazonaws.com/1/q", place(None, None)),
+            ("http://127.0.0.1:4566/000000000000/q", place(Some("http://127.0.0.1:4566"), None)),
+        ] {
+            assert_eq!(Place::of(url).unwrap(), expected, "{url}");
+        }
+        for (url, words) in [("logins", "not a queue's URL"), ("http://127.0.0.1:4566", "names no queue")] {
+            assert!(Place::of(url).unwrap_err().to_string().contains(words), "{url}");
+        }
+    }
+
+    fn failed(place: usize, sender_fault: bool) -> BatchResultErrorEntry {
+        let entry = BatchResultErrorEntry::builder().id(place.to_string()).code("Code").sender_fault(sender_fault);
+        entry.build().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_answer_refuses_is_tried_again_and_what_is_our_fault_is_not() {
+        let calls = RefCell::new(Vec::new());
+        let call = async |places: &[usize]| {
+            calls.borrow_mut().push(places.to_vec());
+            let is_first = calls.borrow().iter().filter(|call| call.contains(&3)).count() == 1;
+            let refused = places.iter().filter(|place| matches!(**place, 3 if is_first) || **place == 5);
+            Ok(refused.map(|&place| failed(place, place == 5)).collect())
+        };
+        let left = in_calls(12, Instant::now() + Duration::from_secs(60), call).await;
+        assert_eq!(left.iter().map(|refused| refused.position).collect::<Vec<_>>(), [5]);
+        let mut calls = calls.into_inner();
+        calls.sort();
+        assert_eq!(calls, [(0..10).collect::<Vec<_>>(), vec![3], vec![10, 11]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_until_the_time_is_up_is_told() {
+        let call = async |places: &[usize]| Ok(places.iter().map(|&place| failed(place, false)).collect());
+        let started = Instant::now();
+        let left = in_calls(2, started + Duration::from_secs(5), call).await;
+        assert_eq!(left.len(), 2);
+        assert!(started.elapsed() <= Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}
