@@ -11,14 +11,15 @@ use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use lambda_runtime_api_client::Client;
 use lambda_runtime_api_client::body::Body;
-use metrics::{Unit, counter, histogram};
+use metrics::{Unit, counter};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use crate::pipeline::deadline::Deadline;
 use crate::pipeline::message::Batch;
 use crate::pipeline::outcome::{Failure, Outcome, Reason};
 use crate::pipeline::{BatchError, Pipeline, Prepared};
+use crate::report;
 
 mod event;
 mod payload;
@@ -32,27 +33,10 @@ pub struct Runner {
     reserve: Duration,
 }
 
-/// The metrics that the runner records, with their units.
-pub const METRICS: [(&str, Unit); 9] = [
-    (COLD_START, Unit::Count),
-    (RECEIVED, Unit::Count),
-    (COMMITTED, Unit::Count),
-    (ALREADY_PRESENT, Unit::Count),
-    (FAILED, Unit::Count),
-    (BATCH_TIME, Unit::Milliseconds),
-    (WRITE_TIME, Unit::Milliseconds),
-    (OLDEST_MESSAGE, Unit::Milliseconds),
-    (INVOCATION_ERROR, Unit::Count),
-];
+/// The metrics that the runner records beside those of each batch, with their units.
+pub const METRICS: [(&str, Unit); 2] = [(COLD_START, Unit::Count), (INVOCATION_ERROR, Unit::Count)];
 /// Counted once for each start of the process.
 pub const COLD_START: &str = "ColdStart";
-const RECEIVED: &str = "Received";
-const COMMITTED: &str = "Committed";
-const ALREADY_PRESENT: &str = "AlreadyPresent";
-const FAILED: &str = "Failed";
-const BATCH_TIME: &str = "BatchTime";
-const WRITE_TIME: &str = "WriteTime";
-const OLDEST_MESSAGE: &str = "OldestMessageAge";
 const INVOCATION_ERROR: &str = "InvocationError";
 
 /// Why an invocation fails as a whole, so that all its messages are redelivered and Lambda counts an error.
@@ -117,7 +101,7 @@ impl Runner {
             Ok(outcome) => outcome?,
             Err(_) => all_failed(&batch, Reason::Deadline),
         };
-        report(&batch, &outcome, started.elapsed());
+        report::batch(&batch, &outcome, started.elapsed());
         Ok(response(&batch, &outcome))
     }
 }
@@ -198,48 +182,6 @@ fn response(batch: &Batch<'_>, outcome: &Outcome) -> SqsBatchResponse {
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = batch_item_failures;
     response
-}
-
-fn report(batch: &Batch<'_>, outcome: &Outcome, took: Duration) {
-    for failure in &outcome.failures {
-        let message = &batch.messages[failure.position];
-        let reason = failure.reason.code();
-        warn!(
-            message_id = %message.id,
-            receive_count = message.receive_count,
-            reason,
-            detail = %failure.reason,
-            "message handed back"
-        );
-        counter!(FAILED, "Reason" => reason).increment(1);
-    }
-    let oldest_ms = oldest_age(batch);
-    let (received, failed) = (batch.messages.len(), outcome.failures.len());
-    let Outcome { committed, already_present, statements, write_time, .. } = outcome;
-    let batch_ms = millis(took);
-    let write_ms = millis(*write_time);
-    info!(received, committed, already_present, failed, statements, batch_ms, write_ms, oldest_ms, "batch done");
-    for (name, count) in
-        [(RECEIVED, received), (COMMITTED, *committed), (ALREADY_PRESENT, *already_present), (FAILED, failed)]
-    {
-        counter!(name).increment(count as u64);
-    }
-    histogram!(BATCH_TIME).record(batch_ms);
-    histogram!(WRITE_TIME).record(write_ms);
-    if let Some(age) = oldest_ms {
-        histogram!(OLDEST_MESSAGE).record(age);
-    }
-}
-
-/// Milliseconds with microseconds behind the point.
-fn millis(duration: Duration) -> f64 {
-    (duration.as_micros() as f64) / 1_000.0
-}
-
-fn oldest_age(batch: &Batch<'_>) -> Option<f64> {
-    let sent = batch.messages.iter().filter_map(|message| message.sent_at).min()?;
-    let sent = Duration::from_millis(u64::try_from(sent).ok()?);
-    Some(millis(since_1970().saturating_sub(sent)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The Lambda function: reads the settings, prepares the pipeline and runs it for as long as Lambda has events.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,14 +7,12 @@ use anyhow::Context;
 use lambda_runtime::{BoxFuture, Runtime, SnapStartResource, layers::TracingLayer, service_fn};
 use metrics::counter;
 use tokio::runtime::Builder;
-use tracing::warn;
 
+use sqs_etl::assembly::{self, Assembly};
 use sqs_etl::config::{self, Config};
-use sqs_etl::database::{Database, Tls};
-use sqs_etl::lambda::{self, COLD_START, METRICS, Runner, Untouched};
-use sqs_etl::pipeline::Pipeline;
-use sqs_etl::pipeline::contract::Contract;
-use sqs_etl::pipeline::mask::Keys;
+use sqs_etl::database::Database;
+use sqs_etl::lambda::{self, COLD_START, Runner, Untouched};
+use sqs_etl::report;
 use sqs_etl::secrets::Secrets;
 use sqs_etl::telemetry::{self, Telemetry};
 
@@ -33,7 +30,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return give_up(&faults.to_string()),
     };
-    let telemetry = telemetry::init(&config, &METRICS);
+    let telemetry = telemetry::init(&telemetry::Settings {
+        rust_log: config.rust_log.as_deref(),
+        namespace: &config.metrics_namespace,
+        dimension: ("FunctionName", &config.function_name),
+        units: &[&report::METRICS[..], &lambda::METRICS].concat(),
+        write: telemetry::stdout,
+    });
     match event_loop(config.database.pool_size).and_then(|event_loop| event_loop.block_on(run(config, telemetry))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => give_up(&format!("{fault:#}")),
@@ -60,13 +63,7 @@ fn event_loop(batches: usize) -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 async fn run(config: Config, telemetry: Telemetry) -> anyhow::Result<()> {
-    let contract = contract(config.contract_path.as_deref())?;
-    let secrets = Arc::new(Secrets::new(&config));
-    let settings = &config.database;
-    let tls = Tls::new(&settings.ssl_mode).context("set up TLS for the database")?;
-    let database = Database::new(secrets.credentials(), tls, settings.pool_size, settings.connect_timeout);
-    let (keys, ()) = tokio::try_join!(keys(&secrets), warm(&database))?;
-    let pipeline = Pipeline::new(contract, &keys, database.clone()).context("fit the masking key to the contract")?;
+    let Assembly { pipeline, database } = Assembly::new(&config, Secrets::new(&config)).await?;
     let runner = Arc::new(Runner::new(pipeline, config.deadline_reserve));
     let handler = service_fn(move |event| {
         let runner = Arc::clone(&runner);
@@ -86,26 +83,6 @@ async fn run(config: Config, telemetry: Telemetry) -> anyhow::Result<()> {
         .map_err(|fault| anyhow::anyhow!("the Lambda runtime ended: {fault}"))
 }
 
-fn contract(path: Option<&Path>) -> anyhow::Result<Contract> {
-    let Some(path) = path else { return Ok(Contract::built_in()) };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("read the contract {} (CONTRACT_PATH)", path.display()))?;
-    Ok(Contract::parse(&path.display().to_string(), &text)?)
-}
-
-async fn keys(secrets: &Secrets) -> anyhow::Result<Keys> {
-    let secret = secrets.masking_secret().await?;
-    Keys::from_secret(secret.expose()).context("read the masking keys")
-}
-
-/// A database that is away does not end the start: the first invocation tries again, and its messages are redelivered.
-async fn warm(database: &Database) -> anyhow::Result<()> {
-    if let Err(error) = database.warm().await {
-        warn!(error = format!("{:#}", anyhow::Error::from(error)), "no database yet");
-    }
-    Ok(())
-}
-
 /// The connections across a SnapStart snapshot: those that went into it are dead when it is restored.
 struct Connections(Database);
 
@@ -117,6 +94,9 @@ impl SnapStartResource for Connections {
 
     fn after_restore(&self) -> BoxFuture<'_, Result<(), lambda_runtime::Error>> {
         self.0.reset();
-        Box::pin(async { Ok(warm(&self.0).await?) })
+        Box::pin(async {
+            assembly::warm(&self.0).await;
+            Ok(())
+        })
     }
 }

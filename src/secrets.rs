@@ -23,7 +23,7 @@ use aws_config::{
     ecs::EcsCredentialsProvider, environment::EnvironmentVariableCredentialsProvider,
     meta::credentials::CredentialsProviderChain, provider_config::ProviderConfig,
 };
-use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{SharedCredentialsProvider, error::CredentialsError};
 use aws_sdk_secretsmanager::{
     Client,
     config::{
@@ -54,6 +54,8 @@ pub struct Secrets {
     fallback: Address,
     masking: MaskingSource,
     aws: Aws,
+    /// Who asks, if it is not to be found out here.
+    identity: Option<SharedCredentialsProvider>,
     client: OnceCell<Client>,
     login: Mutex<Option<tokio_postgres::Config>>,
     fetches: AtomicU64,
@@ -67,10 +69,16 @@ impl Secrets {
             fallback: config.database.fallback.clone(),
             masking: config.masking.clone(),
             aws: config.aws.clone(),
+            identity: None,
             client: OnceCell::new(),
             login: Mutex::default(),
             fetches: AtomicU64::new(0),
         }
+    }
+
+    /// The same with AWS credentials that somebody else looks for, by profiles, say.
+    pub fn with_identity(config: &Config, identity: SharedCredentialsProvider) -> Secrets {
+        Secrets { identity: Some(identity), ..Secrets::new(config) }
     }
 
     /// The database's address, user name and password, in the form that `Database` asks for them.
@@ -118,7 +126,8 @@ impl Secrets {
 
     async fn fetch(&self, arn: &str) -> anyhow::Result<SecretText> {
         let request = async {
-            let client = self.client.get_or_try_init(async || secrets_manager(&self.aws)).await?;
+            let client =
+                self.client.get_or_try_init(async || secrets_manager(&self.aws, self.identity.clone())).await?;
             client.get_secret_value().secret_id(arn).send().await.map_err(|error| anyhow!(reason(&error)))
         };
         let secret = tokio::time::timeout(FETCH_LIMIT, request).await.map_err(|_| anyhow!(NO_ANSWER))??;
@@ -127,7 +136,7 @@ impl Secrets {
     }
 }
 
-fn secrets_manager(aws: &Aws) -> anyhow::Result<Client> {
+fn secrets_manager(aws: &Aws, identity: Option<SharedCredentialsProvider>) -> anyhow::Result<Client> {
     let region = aws.region.clone().context("no AWS region: Lambda sets AWS_REGION, elsewhere it must be set")?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_LIMIT)
@@ -135,12 +144,13 @@ fn secrets_manager(aws: &Aws) -> anyhow::Result<Client> {
         .operation_timeout(FETCH_LIMIT)
         .build();
     let http_client = https::client(aws.endpoint.as_deref(), CONNECT_LIMIT)?;
+    let identity = identity.unwrap_or_else(|| SharedCredentialsProvider::new(aws_credentials(http_client.clone())));
     let mut config = aws_sdk_secretsmanager::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
         .use_fips(aws.use_fips)
         .use_dual_stack(aws.use_dual_stack)
-        .credentials_provider(aws_credentials(http_client.clone()))
+        .credentials_provider(identity)
         .http_client(http_client)
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
@@ -429,6 +439,7 @@ mod tests {
             fallback: address(),
             masking: MaskingSource::Secret { arn: "arn".into() },
             aws: Aws::default(),
+            identity: None,
             client: OnceCell::new_with(Some(client(&endpoint))),
             login: Mutex::default(),
             fetches: AtomicU64::new(0),

@@ -33,9 +33,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::Config;
-
-/// The library and the binary.
+/// The library, and the binaries `ingest` and `sqs-etl`, which is `sqs_etl` too.
 const OUR_TARGETS: [&str; 2] = ["sqs_etl", "ingest"];
 /// Opens the span that bears `requestId`; writes no events of its own.
 const REQUEST_SPAN_TARGET: &str = "lambda_runtime::layers::trace";
@@ -46,24 +44,39 @@ pub struct Telemetry {
     metrics: &'static Collector,
 }
 
-/// Sets up logs, metrics and the panic hook of the process. `metric_units` says in which unit each metric counts.
+/// How a process tells of itself.
+pub struct Settings<'a> {
+    /// `RUST_LOG` as it stands.
+    pub rust_log: Option<&'a str>,
+    /// The metrics' CloudWatch namespace.
+    pub namespace: &'a str,
+    /// The metrics' dimension: its name, and its value here.
+    pub dimension: (&'static str, &'a str),
+    /// In which unit each metric counts.
+    pub units: &'a [(&'static str, metrics::Unit)],
+    /// Takes the log, whole lines at a time; [`stdout`] unless a person reads it.
+    pub write: fn(&[u8]),
+}
+
+/// Sets up logs, metrics and the panic hook of the process.
 ///
 /// # Panics
 /// When called twice: there is one log and one set of metrics in a process.
-pub fn init(config: &Config, metric_units: &[(&'static str, metrics::Unit)]) -> Telemetry {
-    let (filter, fault) = filter(config.rust_log.as_deref());
-    tracing_subscriber::registry().with(JsonLines { write: write_whole }.with_filter(filter)).init();
+pub fn init(settings: &Settings<'_>) -> Telemetry {
+    let (filter, fault) = filter(settings.rust_log);
+    tracing_subscriber::registry().with(JsonLines { write: settings.write }.with_filter(filter)).init();
     std::panic::set_hook(Box::new(report_panic));
     if fault {
         warn!("RUST_LOG cannot be read and is ignored");
     }
+    let (dimension, value) = settings.dimension;
     let metrics = Builder::new()
-        .cloudwatch_namespace(config.metrics_namespace.clone())
-        .with_dimension("FunctionName", config.function_name.clone())
+        .cloudwatch_namespace(settings.namespace.to_owned())
+        .with_dimension(dimension, value.to_owned())
         .init()
         .expect("metrics are set up once, with a namespace");
     // A unit goes by its metric's name; counter, gauge or histogram makes no difference here.
-    for (name, unit) in metric_units {
+    for (name, unit) in settings.units {
         metrics::describe_counter!(*name, *unit, "");
     }
     Telemetry { metrics }
@@ -76,7 +89,7 @@ impl Telemetry {
         let mut lines = Vec::new();
         // In one piece, so that no log line comes in between.
         if self.metrics.flush(&mut lines).is_ok() {
-            write_whole(&lines);
+            stdout(&lines);
         }
     }
 }
@@ -89,7 +102,7 @@ pub fn last_words(fault: &str) {
         "message": "the function cannot start",
         "fault": fault,
     });
-    write_whole(format!("{line}\n").as_bytes());
+    stdout(format!("{line}\n").as_bytes());
 }
 
 /// What `RUST_LOG` lets through, capped, and whether `RUST_LOG` was faulty.
@@ -232,11 +245,11 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
         target: OUR_TARGETS[0],
         fields: Map::from_iter([("location".to_owned(), location.into())]),
     };
-    write_whole(&line.bytes());
+    stdout(&line.bytes());
 }
 
-/// Standard output is locked for the length of one `write_all`. There is nobody to tell that it is closed.
-fn write_whole(lines: &[u8]) {
+/// Standard output, locked for the length of one `write_all`. There is nobody to tell that it is closed.
+pub fn stdout(lines: &[u8]) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(lines).and_then(|()| stdout.flush());
 }

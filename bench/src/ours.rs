@@ -7,14 +7,13 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::Value;
+use sqs_etl::assembly::Assembly;
 use sqs_etl::config::Config;
-use sqs_etl::database::{Database, Tls};
-use sqs_etl::lambda::{METRICS, Payload, Runner};
+use sqs_etl::lambda::{Payload, Runner};
 use sqs_etl::pipeline::Pipeline;
-use sqs_etl::pipeline::contract::Contract;
 use sqs_etl::pipeline::deadline::Deadline;
-use sqs_etl::pipeline::mask::Keys;
 use sqs_etl::pipeline::message::{Batch, Message};
+use sqs_etl::report;
 use sqs_etl::secrets::Secrets;
 use sqs_etl::telemetry::{self, Telemetry};
 use tokio::runtime::{Builder, Runtime};
@@ -38,11 +37,18 @@ impl Function {
     /// Reads the settings out of the environment, as the function does.
     pub fn start() -> Result<Self> {
         let config = Config::from_env()?;
-        let telemetry = telemetry::init(&config, &METRICS);
+        let telemetry = telemetry::init(&telemetry::Settings {
+            rust_log: config.rust_log.as_deref(),
+            namespace: &config.metrics_namespace,
+            dimension: ("FunctionName", &config.function_name),
+            units: &report::METRICS,
+            write: telemetry::stdout,
+        });
         let at_once = config.database.pool_size;
         let mut builder = if at_once > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
         let event_loop = builder.enable_all().build()?;
-        let pipeline = event_loop.block_on(pipeline(&config))?;
+        let assembly = event_loop.block_on(Assembly::new(&config, Secrets::new(&config)))?;
+        let pipeline = assembly.pipeline;
         Ok(Self { event_loop, pipeline, reserve: config.deadline_reserve, telemetry, at_once })
     }
 
@@ -92,20 +98,6 @@ impl Function {
             Ok(Tally { cpu_ns, ..tally })
         }
     }
-}
-
-async fn pipeline(config: &Config) -> Result<Pipeline> {
-    let contract = match &config.contract_path {
-        None => Contract::built_in(),
-        Some(path) => Contract::parse("the benchmark's contract", &std::fs::read_to_string(path)?)?,
-    };
-    let secrets = Arc::new(Secrets::new(config));
-    let settings = &config.database;
-    let tls = Tls::new(&settings.ssl_mode)?;
-    let database = Database::new(secrets.credentials(), tls, settings.pool_size, settings.connect_timeout);
-    let keys = Keys::from_secret(secrets.masking_secret().await?.expose())?;
-    database.warm().await?;
-    Ok(Pipeline::new(contract, &keys, database)?)
 }
 
 /// What became of one event: messages stored, messages failed, error of the whole batch.

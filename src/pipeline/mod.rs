@@ -14,6 +14,7 @@ pub mod value;
 pub mod write;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -30,9 +31,14 @@ use crate::database::Database;
 
 /// Everything that a batch goes through.
 pub struct Pipeline {
+    rehearsal: Rehearsal,
+    writer: Writer,
+}
+
+/// All stages but the last: tells what would fail, without a database.
+pub struct Rehearsal {
     contract: Contract,
     masker: Masker,
-    writer: Writer,
 }
 
 /// A batch before it is written.
@@ -47,6 +53,9 @@ pub struct Prepared {
     /// The messages that did not become rows.
     pub failures: Vec<Failure>,
 }
+
+/// For as long as a rehearsal may take.
+const NO_HURRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a batch as a whole failed; nobody's record is to blame.
 #[derive(Debug, thiserror::Error)]
@@ -64,14 +73,13 @@ impl Pipeline {
     /// # Errors
     /// If the contract's columns do not fit the key's pseudonyms.
     pub fn new(contract: Contract, keys: &Keys, database: Database) -> Result<Self, KeyError> {
-        let masker = Masker::new(&contract, keys)?;
         let writer = Writer::new(&contract, database);
-        Ok(Self { contract, masker, writer })
+        Ok(Self { rehearsal: Rehearsal::new(contract, keys)?, writer })
     }
 
     /// Takes a batch through all stages. Afterwards every message is in the table or among the failures.
     pub async fn run(&self, batch: &Batch<'_>, deadline: Deadline) -> Result<Outcome, BatchError> {
-        let Prepared { masked, positions, groups, failures } = self.prepare(batch, deadline);
+        let Prepared { masked, positions, groups, failures } = self.rehearsal.prepare(batch, deadline);
         let mut outcome = Outcome { failures, ..Outcome::default() };
         if !masked.is_empty() {
             let started = Instant::now();
@@ -93,10 +101,31 @@ impl Pipeline {
         self.writer.rehearse(&prepared.masked)
     }
 
-    /// All stages but the last, message by message, so that no more than one is held as record and row. In an ordered batch
-    /// a group ends at its first invalid message. Public for measuring only: nobody outside can write what it gives.
+    /// The batch before it is written. For measuring only: nobody outside can write what it gives.
     #[doc(hidden)]
     pub fn prepare(&self, batch: &Batch<'_>, deadline: Deadline) -> Prepared {
+        self.rehearsal.prepare(batch, deadline)
+    }
+}
+
+impl Rehearsal {
+    /// The stages for one contract.
+    ///
+    /// # Errors
+    /// If the contract's columns do not fit the key's pseudonyms.
+    pub fn new(contract: Contract, keys: &Keys) -> Result<Self, KeyError> {
+        let masker = Masker::new(&contract, keys)?;
+        Ok(Self { contract, masker })
+    }
+
+    /// The messages that would fail, whatever Postgres thinks of the others.
+    pub fn run(&self, batch: &Batch<'_>) -> Vec<Failure> {
+        self.prepare(batch, Deadline::after(NO_HURRY, Duration::ZERO)).failures
+    }
+
+    /// Message by message, so that no more than one is held as record and row. In an ordered batch
+    /// a group ends at its first invalid message.
+    fn prepare(&self, batch: &Batch<'_>, deadline: Deadline) -> Prepared {
         let mut decoder = Decoder::new(&self.contract);
         let mut row = Valid::empty();
         let count = batch.messages.len();
