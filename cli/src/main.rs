@@ -3,12 +3,14 @@
 mod demo;
 mod ingest;
 mod interrupt;
+mod log;
 mod scene;
 #[allow(dead_code)]
 mod sqs;
 mod start_time;
 mod terminal;
 mod words;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ struct Arguments {
 enum Command {
     Demo(demo::Options),
     StartTime(start_time::Options),
+    Worker(worker::Options),
+    WorkerHealth(worker::health::Options),
 }
 
 /// Where the function's binary is.
@@ -55,6 +59,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Demo(options) => demo::run(&options, &interrupt),
         Command::StartTime(options) => start_time::run(&options, &interrupt),
+        Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),
+        Command::WorkerHealth(options) => worker::health::check(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

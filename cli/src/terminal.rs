@@ -102,6 +102,13 @@ impl Progress {
         }
     }
 
+    /// Something that goes on and on: said on a terminal only.
+    pub fn counting(&mut self, what: &str, how: &str) {
+        if self.live && self.drawn.is_none_or(|drawn| drawn.elapsed() > REDRAW) {
+            self.draw(&format!("{}  {how}", self.paint.bold(&format!("{what:>10}"))));
+        }
+    }
+
     /// So many of so many messages are done with.
     pub fn delivering(&mut self, done: usize, all: usize, handed_back: usize) {
         let quarters = if done == 0 { 0 } else { done * 4 / all };
