@@ -49,6 +49,10 @@ class Emulator:
             config=Config(retries={"total_max_attempts": 1}),
         )
 
+    def output(self):
+        """What it has printed so far; of one that was not started here nobody knows."""
+        return ""
+
     def stop(self):
         """One that was not started here is left alone."""
 
@@ -76,7 +80,6 @@ class Ministack(Emulator):
             return None
 
     def output(self):
-        """What it has printed so far."""
         return os.pread(self.log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def stop(self):
