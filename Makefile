@@ -19,7 +19,7 @@ E2E_VENV := .tools/e2e
 TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint size bench bench-cold bench-stages instructions instructions-move validate-template tools clean
+.PHONY: help demo test e2e lint size bench bench-worker bench-cold bench-stages instructions instructions-move validate-template tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -56,6 +56,12 @@ size: ## Print the function's size and the time from its start to its first requ
 bench: $(BENCH_VENV)/ready ## Measure us, our peers in Python and Postgres's limits, ARGS="--short" takes under 2 minutes
 	@scripts/get-postgres
 	$(CARGO) run --release -p sqs-etl-bench -- $(ARGS)
+
+bench-worker: $(E2E_VENV)/ready ## Drain 100,000 messages while everything is killed, then race the worker against a loop in Python
+	@scripts/get-postgres
+	$(CARGO) build --release -p sqs-etl-cli
+	$(CARGO) build --workspace --bins
+	$(E2E_VENV)/bin/python bench/worker/run.py $(ARGS)
 
 bench-cold: ## Start the function 50 times beside a hello-world function, ARGS="--runs N"
 	$(CARGO) build --release -p sqs-etl --bin ingest
