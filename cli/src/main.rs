@@ -1,9 +1,11 @@
 //! `sqs-etl`, the operator's tool: reads the command line and hands over to one command.
 
+mod bodies;
 mod demo;
 mod ingest;
 mod interrupt;
 mod scene;
+mod send;
 #[allow(dead_code)]
 mod sqs;
 mod start_time;
@@ -27,7 +29,7 @@ Exit codes:
     2  the command line was wrong
   130  Ctrl-C or SIGTERM; nothing is left behind";
 
-/// Try out and measure the sqs-etl Lambda function, on this machine and without AWS
+/// Try out and measure the sqs-etl Lambda function without AWS; send messages to a queue
 #[derive(Parser)]
 #[command(name = "sqs-etl", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
@@ -38,6 +40,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Send(send::Options),
     StartTime(start_time::Options),
 }
 
@@ -53,11 +56,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let interrupt = Interrupt::default();
     let result = match arguments.command {
-        Command::Demo(options) => demo::run(&options, &interrupt),
-        Command::StartTime(options) => start_time::run(&options, &interrupt),
+        Command::Demo(options) => demo::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
+        Command::Send(options) => send::run(options, &interrupt),
+        Command::StartTime(options) => start_time::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ending) => ending,
         // Whatever failed then failed because of it: the terminal's Ctrl-C reaches our children too.
         Err(_) if interrupt.is_raised() => {
             eprintln!("sqs-etl: interrupted; nothing is left behind");
