@@ -60,14 +60,8 @@ impl From<InvocationError> for Diagnostic {
             InvocationError::Batch(BatchError::Write(_)) => "Database",
             InvocationError::Batch(BatchError::Unaccounted { .. }) | InvocationError::Panic => "Defect",
         };
-        Diagnostic { error_type: kind.to_owned(), error_message: chain(&error) }
+        Diagnostic { error_type: kind.to_owned(), error_message: report::chain(&error) }
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl Runner {
@@ -86,7 +80,7 @@ impl Runner {
         let answer = AssertUnwindSafe(self.answer(event.payload.bytes(), deadline)).catch_unwind().await;
         let answer = answer.unwrap_or(Err(InvocationError::Panic));
         if let Err(error) = &answer {
-            error!(error = chain(error), "the batch failed and will be redelivered");
+            error!(error = report::chain(error), "the batch failed and will be redelivered");
             counter!(INVOCATION_ERROR).increment(1);
         }
         answer

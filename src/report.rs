@@ -49,6 +49,12 @@ pub fn batch(batch: &Batch<'_>, outcome: &Outcome, took: Duration) {
     }
 }
 
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn failure(message: &Message<'_>, reason: &Reason) {
     let code = reason.code();
     warn!(

@@ -4,6 +4,7 @@ mod bodies;
 mod demo;
 mod ingest;
 mod interrupt;
+mod log;
 mod scene;
 mod send;
 #[allow(dead_code)]
@@ -11,6 +12,7 @@ mod sqs;
 mod start_time;
 mod terminal;
 mod words;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Command {
     Demo(demo::Options),
     Send(send::Options),
     StartTime(start_time::Options),
+    Worker(worker::Options),
+    WorkerHealth(worker::health::Options),
 }
 
 /// Where the function's binary is.
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
         Command::Send(options) => send::run(options, &interrupt),
         Command::StartTime(options) => start_time::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
+        Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),
+        Command::WorkerHealth(options) => worker::health::check(&options).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(ending) => ending,

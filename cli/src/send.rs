@@ -161,7 +161,7 @@ async fn send(queue: &Queue, messages: &[Outgoing], interrupt: &Interrupt) -> (L
         ledger.note(call, &delivered);
         error = error.or(delivered.error);
         let counts = format!("{} of {}", number(ledger.sent()), counted(messages.len(), "message"));
-        progress.counting("send", ledger.sent(), messages.len(), &counts);
+        progress.advancing("send", ledger.sent(), messages.len(), &counts);
     }
     ledger.close(started.get());
     (ledger, error)

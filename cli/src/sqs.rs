@@ -20,7 +20,8 @@ use aws_sdk_sqs::types::{
     self, BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
-use futures_util::{StreamExt, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryFutureExt, stream};
 use sqs_etl::pipeline::message::Message;
 use sqs_etl::secrets::https;
 use tokio::time::{Instant, sleep};
@@ -85,7 +86,7 @@ pub struct Refused {
     pub position: usize,
     pub code: String,
     /// No repetition mends it.
-    pub is_our_fault: bool,
+    pub is_lasting: bool,
 }
 
 /// An entry of a batch that SQS took, by its place in what was given.
@@ -207,33 +208,32 @@ impl Queue {
 
     /// Deletes by receipt handle; tells which could not be deleted by `until`. Nothing else speaks of those: they come back.
     pub async fn delete(&self, handles: &[&str], until: Instant) -> Vec<Refused> {
-        let call = async |places: &[usize]| {
+        let call = |places: Vec<usize>| {
             let entry = |place: &usize| {
                 let entry = DeleteMessageBatchRequestEntry::builder().id(place.to_string());
                 entry.receipt_handle(handles[*place]).build().expect("id and handle are there")
             };
             let request = self.client.delete_message_batch().queue_url(&self.url);
-            let answer = request.set_entries(Some(places.iter().map(entry).collect())).send().await;
-            answer.map(|answer| answer.failed).map_err(|error| QueueError::of("delete messages", &error))
+            let request = request.set_entries(Some(places.iter().map(entry).collect()));
+            let answer = async { request.send().await.map_err(|error| QueueError::of("delete messages", &error)) };
+            answer.map_ok(|answer| answer.failed).boxed()
         };
         in_calls(handles.len(), until, call).await
     }
 
     /// Makes messages visible after so many seconds, from now; tells of which SQS would not hear by `until`.
     pub async fn change_visibility(&self, changes: &[(&str, Duration)], until: Instant) -> Vec<Refused> {
-        let call = async |places: &[usize]| {
+        let call = |places: Vec<usize>| {
             let entry = |place: &usize| {
                 let (handle, after) = changes[*place];
                 let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(place.to_string());
-                entry
-                    .receipt_handle(handle)
-                    .visibility_timeout(seconds(after))
-                    .build()
-                    .expect("id and handle are there")
+                let entry = entry.receipt_handle(handle).visibility_timeout(seconds(after));
+                entry.build().expect("id and handle are there")
             };
             let request = self.client.change_message_visibility_batch().queue_url(&self.url);
-            let answer = request.set_entries(Some(places.iter().map(entry).collect())).send().await;
-            answer.map(|answer| answer.failed).map_err(|error| QueueError::of("hand back messages", &error))
+            let request = request.set_entries(Some(places.iter().map(entry).collect()));
+            let answer = async { request.send().await.map_err(|error| QueueError::of("hand back messages", &error)) };
+            answer.map_ok(|answer| answer.failed).boxed()
         };
         in_calls(changes.len(), until, call).await
     }
@@ -257,39 +257,36 @@ impl Queue {
 
 /// Ten at a time, several calls at once; what is refused is tried again with growing pauses, unless SQS says that it is
 /// our fault, which no repetition mends.
-async fn in_calls<F>(count: usize, until: Instant, call: F) -> Vec<Refused>
+async fn in_calls<'c, F>(count: usize, until: Instant, call: F) -> Vec<Refused>
 where
-    F: AsyncFn(&[usize]) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+    F: Fn(Vec<usize>) -> BoxFuture<'c, Failed>,
 {
-    let places: Vec<usize> = (0..count).collect();
-    let chunks = places.chunks(CALL).map(|places| one_call(places.to_vec(), until, &call));
-    stream::iter(chunks).buffer_unordered(CALLS_AT_ONCE).concat().await
+    let chunks: Vec<Vec<usize>> = (0..count).collect::<Vec<_>>().chunks(CALL).map(<[usize]>::to_vec).collect();
+    let calls = chunks.into_iter().map(|places| one_call(places, until, &call));
+    stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).concat().await
 }
 
-async fn one_call<F>(mut places: Vec<usize>, until: Instant, call: &F) -> Vec<Refused>
+/// The entries that an answer names as failed.
+type Failed = Result<Vec<BatchResultErrorEntry>, QueueError>;
+
+async fn one_call<'c, F>(mut places: Vec<usize>, until: Instant, call: &F) -> Vec<Refused>
 where
-    F: AsyncFn(&[usize]) -> Result<Vec<BatchResultErrorEntry>, QueueError>,
+    F: Fn(Vec<usize>) -> BoxFuture<'c, Failed>,
 {
     let mut for_good = Vec::new();
     let mut pause = FIRST_PAUSE;
     loop {
-        let failed = match call(&places).await {
-            Ok(failed) => {
-                for_good.extend(failed.iter().filter(|entry| entry.sender_fault()).map(refused));
-                failed.iter().filter(|entry| !entry.sender_fault()).map(refused).collect()
-            }
-            Err(error) if error.is_lasting => {
-                for_good.extend(places.iter().map(|&position| error.refusal(position)));
-                return for_good;
-            }
+        let failed: Vec<Refused> = match call(places.clone()).await {
+            Ok(failed) => failed.iter().map(refused).collect(),
             Err(error) => places.iter().map(|&position| error.refusal(position)).collect(),
         };
-        let failed: Vec<Refused> = failed;
-        if failed.is_empty() || Instant::now() + pause >= until {
-            for_good.extend(failed);
+        let (lasting, passing): (Vec<_>, Vec<_>) = failed.into_iter().partition(|refused| refused.is_lasting);
+        for_good.extend(lasting);
+        if passing.is_empty() || Instant::now() + pause >= until {
+            for_good.extend(passing);
             return for_good;
         }
-        places = failed.iter().map(|refused| refused.position).collect();
+        places = passing.iter().map(|refused| refused.position).collect();
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -297,11 +294,8 @@ where
 
 /// Our entries' ids are their places.
 fn refused(entry: &BatchResultErrorEntry) -> Refused {
-    Refused {
-        position: entry.id().parse().unwrap_or_default(),
-        code: entry.code().to_owned(),
-        is_our_fault: entry.sender_fault(),
-    }
+    let position = entry.id().parse().unwrap_or_default();
+    Refused { position, code: entry.code().to_owned(), is_lasting: entry.sender_fault() }
 }
 
 fn seconds(duration: Duration) -> i32 {
@@ -375,6 +369,8 @@ impl Received {
 mod tests {
     use std::cell::RefCell;
 
+    use futures_util::future::ready;
+
     use super::*;
 
     #[test]
@@ -405,11 +401,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_an_answer_refuses_is_tried_again_and_what_is_our_fault_is_not() {
         let calls = RefCell::new(Vec::new());
-        let call = async |places: &[usize]| {
-            calls.borrow_mut().push(places.to_vec());
+        let call = |places: Vec<usize>| {
+            calls.borrow_mut().push(places.clone());
             let is_first = calls.borrow().iter().filter(|call| call.contains(&3)).count() == 1;
-            let refused = places.iter().filter(|place| matches!(**place, 3 if is_first) || **place == 5);
-            Ok(refused.map(|&place| failed(place, place == 5)).collect())
+            let refused = places.into_iter().filter(|place| matches!(*place, 3 if is_first) || *place == 5);
+            ready(Ok(refused.map(|place| failed(place, place == 5)).collect())).boxed()
         };
         let left = in_calls(12, Instant::now() + Duration::from_secs(60), call).await;
         assert_eq!(left.iter().map(|refused| refused.position).collect::<Vec<_>>(), [5]);
@@ -420,7 +416,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_until_the_time_is_up_is_told() {
-        let call = async |places: &[usize]| Ok(places.iter().map(|&place| failed(place, false)).collect());
+        let call =
+            |places: Vec<usize>| ready(Ok(places.into_iter().map(|place| failed(place, false)).collect())).boxed();
         let started = Instant::now();
         let left = in_calls(2, started + Duration::from_secs(5), call).await;
         assert_eq!(left.len(), 2);

@@ -102,14 +102,21 @@ impl Progress {
         }
     }
 
+    /// Something that goes on and on: said on a terminal only.
+    pub fn counting(&mut self, what: &str, how: &str) {
+        if self.live && self.drawn.is_none_or(|drawn| drawn.elapsed() > REDRAW) {
+            self.draw(&format!("{}  {how}", self.paint.bold(&format!("{what:>10}"))));
+        }
+    }
+
     /// So many of so many messages are done with.
     pub fn delivering(&mut self, done: usize, all: usize, handed_back: usize) {
         let counts = format!("{} of {}, {} handed back", number(done), counted(all, "message"), number(handed_back));
-        self.counting("deliver", done, all, &counts);
+        self.advancing("deliver", done, all, &counts);
     }
 
     /// How far a step is that takes its time: a bar on a terminal, a line at each quarter anywhere else.
-    pub fn counting(&mut self, what: &str, done: usize, all: usize, counts: &str) {
+    pub fn advancing(&mut self, what: &str, done: usize, all: usize, counts: &str) {
         let quarters = if done == 0 { 0 } else { done * 4 / all };
         if !self.live {
             if quarters > self.quarters {

@@ -57,7 +57,7 @@ impl QueueError {
 
     /// As the refusal of one entry.
     pub fn refusal(&self, position: usize) -> Refused {
-        Refused { position, code: self.code.clone(), is_our_fault: self.is_lasting }
+        Refused { position, code: self.code.clone(), is_lasting: self.is_lasting }
     }
 }
 

@@ -163,7 +163,7 @@ impl Delivered {
         refused.extend(silent);
         refused.sort_by_key(|refused| refused.position);
         self.taken.extend(answer.taken);
-        let may_repeat = |refused: &Refused| !is_last_try && !refused.is_our_fault;
+        let may_repeat = |refused: &Refused| !is_last_try && !refused.is_lasting;
         // In order: what is sent again comes behind what was taken, so nothing behind it may have been.
         let keeps_order = || places.ends_with(&positions(&refused)) && refused.iter().all(may_repeat);
         if is_ordered && !keeps_order() {
@@ -182,7 +182,7 @@ fn positions(refused: &[Refused]) -> Vec<usize> {
 
 /// An entry that an answer says nothing of; SQS never does that.
 fn unanswered(position: usize) -> Refused {
-    Refused { position, code: "NoAnswer".to_owned(), is_our_fault: false }
+    Refused { position, code: "NoAnswer".to_owned(), is_lasting: false }
 }
 
 #[cfg(test)]
@@ -259,8 +259,8 @@ mod tests {
             for &position in places {
                 match behaviour(before, position) {
                     None => answer.taken.push(Taken { position, message_id: position.to_string() }),
-                    Some((code, is_our_fault)) => {
-                        answer.refused.push(Refused { position, code: code.to_owned(), is_our_fault });
+                    Some((code, is_lasting)) => {
+                        answer.refused.push(Refused { position, code: code.to_owned(), is_lasting });
                     }
                 }
             }
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_refused_for_the_moment_is_sent_again_and_what_is_our_fault_is_not() {
+    async fn what_is_refused_for_the_moment_is_sent_again_and_what_is_lasting_is_not() {
         let behaviour: Behaviour = |before, place| match place {
             1 if before < 3 => Some(("InternalError", false)),
             2 => Some(("InvalidMessageContents", true)),

@@ -1,0 +1,323 @@
+//! One batch's walk: through the pipeline, again while nobody's record is to blame, then off the queue or back to it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use metrics::{Unit, counter};
+use sqs_etl::pipeline::deadline::Deadline;
+use sqs_etl::pipeline::message::Batch;
+use sqs_etl::pipeline::outcome::{Failure, Outcome, Reason};
+use sqs_etl::pipeline::{BatchError, Pipeline};
+use sqs_etl::report;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tracing::{debug, error, warn};
+
+use crate::sqs::Queue;
+
+use super::Stop;
+use super::backoff::Backoff;
+use super::gather::Held;
+use super::lease::Leases;
+
+/// The metric of batches that could not be written as a whole, and were tried again.
+pub const BATCH_ERROR: (&str, Unit) = ("BatchError", Unit::Count);
+
+/// Between two tries at a batch that no record is to blame for.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How long deleting may take; what is not deleted by then comes back.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// Of the time to stop in, what is kept back to tell SQS.
+const SETTLE_RESERVE: Duration = Duration::from_secs(3);
+
+/// What batches are worked on with.
+pub struct Work {
+    pub queue: Queue,
+    pub pipeline: Pipeline,
+    pub leases: Arc<Leases>,
+    pub backoff: Backoff,
+    pub batch_timeout: Duration,
+    /// Of that, what the pipeline keeps back.
+    pub reserve: Duration,
+    /// How long a batch is tried again; for ever if there is none.
+    pub patience: Option<Duration>,
+    pub stop: Stop,
+}
+
+/// What became of a batch's messages.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub messages: usize,
+    pub stored: usize,
+    pub already_present: usize,
+    pub handed_back: usize,
+    pub released: usize,
+    pub undeleted: usize,
+    /// The database stayed away for longer than we were to wait.
+    pub is_out_of_service: bool,
+}
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error("the pipeline panicked; this is a defect of sqs-etl")]
+    Panic,
+    #[error("the time to stop in was up")]
+    TimeUp,
+}
+
+impl Fault {
+    /// Another try would end like this one.
+    fn is_defect(&self) -> bool {
+        matches!(self, Fault::Panic | Fault::Batch(BatchError::Unaccounted { .. }))
+    }
+}
+
+/// A batch's messages after a try.
+struct Sorted {
+    /// Those that have an outcome, and it.
+    settled: Vec<Held>,
+    outcome: Outcome,
+    /// Those that no record is to blame for.
+    again: Vec<Held>,
+}
+
+impl Work {
+    /// Works on a batch until none of its messages is in hand any more.
+    pub async fn on(&self, held: Vec<Held>) -> Done {
+        let started = Instant::now();
+        let mut done = Done { messages: held.len(), ..Done::default() };
+        let mut left = held;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.attempt(&left).await {
+                Ok(outcome) => {
+                    let Sorted { settled, outcome, again } = sort(left, outcome, self.queue.is_fifo());
+                    self.settle(&settled, outcome, started, &mut done).await;
+                    left = again;
+                }
+                Err(fault) => {
+                    tell(&fault, left.len());
+                    if fault.is_defect() {
+                        self.hand_back(&left).await;
+                        done.handed_back += left.len();
+                        return done;
+                    }
+                }
+            }
+            let is_patient = self.patience.is_none_or(|patience| started.elapsed() + pause < patience);
+            if !left.is_empty() && (!is_patient || !self.pause(pause).await) {
+                done.is_out_of_service = !is_patient;
+                done.released += left.len();
+                self.release(&left).await;
+                return done;
+            }
+            if left.is_empty() {
+                return done;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Makes messages visible to others at once.
+    pub async fn release(&self, held: &[Held]) {
+        self.leases.let_go(held).await;
+        let changes: Vec<_> = held.iter().map(|held| (held.received.handle.as_str(), Duration::ZERO)).collect();
+        let refused = self.queue.change_visibility(&changes, self.settle_end()).await;
+        debug!(released = held.len(), refused = refused.len(), "messages given back untouched");
+    }
+
+    async fn attempt(&self, held: &[Held]) -> Result<Outcome, Fault> {
+        let batch = batch(held, self.queue.is_fifo());
+        let deadline = Deadline::after(self.batch_timeout, self.reserve);
+        // A panic's message may quote a value; the panic hook tells the place.
+        let run =
+            AssertUnwindSafe(timeout_at(deadline.answer_end(), self.pipeline.run(&batch, deadline))).catch_unwind();
+        tokio::select! {
+            ran = run => match ran {
+                Ok(Ok(outcome)) => Ok(outcome?),
+                Ok(Err(_)) => Ok(all_failed(held.len(), &Reason::Deadline)),
+                Err(_) => Err(Fault::Panic),
+            },
+            () = self.time_up() => Err(Fault::TimeUp),
+        }
+    }
+
+    async fn settle(&self, settled: &[Held], outcome: Outcome, started: Instant, done: &mut Done) {
+        if settled.is_empty() {
+            return;
+        }
+        report::batch(&batch(settled, self.queue.is_fifo()), &outcome, started.elapsed());
+        let mut has_failed = vec![false; settled.len()];
+        outcome.failures.iter().for_each(|failure| has_failed[failure.position] = true);
+        let part = |wanted| settled.iter().zip(&has_failed).filter(move |(_, failed)| **failed == wanted);
+        let stored: Vec<_> = part(false).map(|(held, _)| held).collect();
+        let failed: Vec<_> = part(true).map(|(held, _)| held).collect();
+        done.stored += outcome.committed;
+        done.already_present += outcome.already_present;
+        done.handed_back += failed.len();
+        // Failed ones first: what follows them in their group must not come before them.
+        self.hand_back(failed).await;
+        done.undeleted += self.delete(&stored).await;
+    }
+
+    /// **Invariant (Conservation):** called for messages whose rows the database has committed, and for no others.
+    async fn delete(&self, stored: &[&Held]) -> usize {
+        let handles: Vec<_> = stored.iter().map(|held| held.received.handle.as_str()).collect();
+        let refused = self.queue.delete(&handles, self.settle_end()).await;
+        self.leases.let_go(stored.iter().copied()).await;
+        for refused in &refused {
+            let message_id = &stored[refused.position].received.id;
+            warn!(
+                message_id,
+                code = refused.code,
+                "message stored, but not deleted: it comes back and changes nothing"
+            );
+        }
+        refused.len()
+    }
+
+    /// Makes messages visible again after a while, the longer the more often they were received; those of a group together.
+    async fn hand_back<'h>(&self, failed: impl IntoIterator<Item = &'h Held>) {
+        let failed: Vec<_> = failed.into_iter().collect();
+        if failed.is_empty() {
+            return;
+        }
+        self.leases.let_go(failed.iter().copied()).await;
+        let mut of_groups = HashMap::new();
+        let delay = |held: &Held| {
+            let own = self.backoff.after(held.received.receive_count(), fastrand::f64());
+            match held.received.group().filter(|_| self.queue.is_fifo()) {
+                Some(group) => *of_groups.entry(group.to_owned()).or_insert(own),
+                None => own,
+            }
+        };
+        let delays: Vec<_> = failed.iter().copied().map(delay).collect();
+        let handles = failed.iter().map(|held| held.received.handle.as_str());
+        let refused = self.queue.change_visibility(&handles.zip(delays).collect::<Vec<_>>(), self.settle_end()).await;
+        // They become visible all the same, when their time is up.
+        debug!(handed_back = failed.len(), refused = refused.len(), "visibility of failed messages changed");
+    }
+
+    /// Waits, and says whether there is time for another try. Whoever is told to stop has tried often enough.
+    async fn pause(&self, pause: Duration) -> bool {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => true,
+            _ = stop.wait_for(Option::is_some) => false,
+        }
+    }
+
+    /// Ends when SQS must be told, lest we are killed before.
+    async fn time_up(&self) {
+        let mut stop = self.stop.clone();
+        let asked = stop.wait_for(Option::is_some).await.map(|end| *end);
+        let Ok(Some(end)) = asked else { return std::future::pending().await };
+        sleep_until(end - SETTLE_RESERVE.min((end - Instant::now()) / 2)).await;
+    }
+
+    fn settle_end(&self) -> Instant {
+        let end = Instant::now() + SETTLE_LIMIT;
+        self.stop.borrow().map_or(end, |stop| stop.min(end))
+    }
+}
+
+fn tell(fault: &Fault, messages: usize) {
+    let error = report::chain(fault);
+    match fault {
+        Fault::TimeUp => return warn!(messages, "the time to stop in is up: the batch is given back"),
+        fault if fault.is_defect() => error!(error, messages, "the batch failed and is handed back"),
+        _ => error!(error, messages, "the batch cannot be written: it is kept and tried again"),
+    }
+    counter!(BATCH_ERROR.0).increment(1);
+}
+
+fn batch(held: &[Held], ordered: bool) -> Batch<'_> {
+    Batch { messages: held.iter().map(|held| held.received.message()).collect(), ordered }
+}
+
+fn all_failed(count: usize, reason: &Reason) -> Outcome {
+    let failures = (0..count).map(|position| Failure { position, reason: reason.clone() }).collect();
+    Outcome { failures, ..Outcome::default() }
+}
+
+/// Tells what is settled from what is to be tried again. In an ordered batch the first failure of a group speaks for the others,
+/// which failed because of it.
+fn sort(held: Vec<Held>, outcome: Outcome, ordered: bool) -> Sorted {
+    let mut passing_groups = HashMap::new();
+    let mut is_again = vec![false; held.len()];
+    for failure in &outcome.failures {
+        let is_passing = matches!(failure.reason, Reason::Deadline | Reason::Busy { .. });
+        is_again[failure.position] = match held[failure.position].received.group().filter(|_| ordered) {
+            Some(group) => *passing_groups.entry(group.to_owned()).or_insert(is_passing),
+            None => is_passing,
+        };
+    }
+    let mut places = vec![None; held.len()];
+    let (mut settled, mut again) = (Vec::with_capacity(held.len()), Vec::new());
+    for (position, held) in held.into_iter().enumerate() {
+        if is_again[position] {
+            again.push(held);
+        } else {
+            places[position] = Some(settled.len());
+            settled.push(held);
+        }
+    }
+    let failures = outcome.failures.into_iter();
+    let failures = failures.filter_map(|failure| Some(Failure { position: places[failure.position]?, ..failure }));
+    let outcome = Outcome { failures: failures.collect(), ..outcome };
+    Sorted { settled, outcome, again }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+
+    use super::*;
+    use crate::sqs::Received;
+
+    fn held(serial: u64, group: Option<&str>) -> Held {
+        let raw = Message::builder();
+        let raw = match group {
+            Some(group) => raw.attributes(MessageSystemAttributeName::MessageGroupId, group),
+            None => raw,
+        };
+        let received = Received { id: serial.to_string(), handle: serial.to_string(), raw: raw.build() };
+        Held { serial, received, since: Instant::now() }
+    }
+
+    #[track_caller]
+    fn check(groups: &[Option<&str>], ordered: bool, failures: &[(usize, Reason)], settled: &[u64], failed: &[usize]) {
+        let all: Vec<_> = groups.iter().enumerate().map(|(serial, group)| held(serial as u64, *group)).collect();
+        let failures =
+            failures.iter().map(|(position, reason)| Failure { position: *position, reason: reason.clone() });
+        let sorted = sort(all, Outcome { failures: failures.collect(), ..Outcome::default() }, ordered);
+        let serials = |held: &[Held]| held.iter().map(|held| held.serial).collect::<Vec<_>>();
+        assert_eq!(serials(&sorted.settled), settled);
+        let positions: Vec<_> = sorted.outcome.failures.iter().map(|failure| failure.position).collect();
+        assert_eq!(positions, failed);
+        let others: Vec<_> = (0..groups.len() as u64).filter(|serial| !settled.contains(serial)).collect();
+        assert_eq!(serials(&sorted.again), others);
+    }
+
+    #[test]
+    fn what_no_record_is_to_blame_for_is_tried_again() {
+        let busy = || Reason::Busy { sqlstate: "40001".into() };
+        check(&[None; 4], false, &[], &[0, 1, 2, 3], &[]);
+        check(&[None; 4], false, &[(1, Reason::NoBody), (3, Reason::Deadline)], &[0, 1, 2], &[1]);
+        check(&[None; 3], false, &[(0, busy()), (1, Reason::Dropped)], &[1, 2], &[0]);
+    }
+
+    #[test]
+    fn a_group_is_tried_again_or_handed_back_as_a_whole() {
+        let groups = [Some("a"), Some("b"), Some("a"), Some("b"), Some("c")];
+        let behind = Reason::BehindFailure;
+        let failures = [(0, Reason::Deadline), (1, Reason::NoBody), (2, behind.clone()), (3, behind)];
+        check(&groups, true, &failures, &[1, 3, 4], &[0, 1]);
+    }
+}

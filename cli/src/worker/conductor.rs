@@ -1,0 +1,249 @@
+//! Keeps receives and batches under way: more receives while there are messages, none while too many are in hand.
+//!
+//! What is in hand is bounded, so a slow database slows the receives down, and one that is away stops them: the messages
+//! stay in the queue, where others may take them and their receives are not counted.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
+
+use crate::sqs::{CALL, Queue, QueueError, Received};
+
+use super::batch::{Done, Work};
+use super::gather::{Gather, Held};
+use super::health::Pulse;
+use super::lease::Leases;
+use super::tally::Tally;
+use super::{Limits, Stop};
+
+/// As long as SQS lets a receive wait for a message.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// How long the last receives may still bring something when we are to stop. What comes later is visible again after the
+/// queue's timeout.
+const LAST_RECEIVES: Duration = Duration::from_secs(1);
+/// As often as progress is shown and health told.
+const TICK: Duration = Duration::from_millis(100);
+/// After a receive that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// How it came to an end.
+#[derive(Debug)]
+pub enum End {
+    /// By SIGTERM or Ctrl-C.
+    Stopped,
+    /// The queue stayed empty.
+    Drained,
+    /// The database stayed away for longer than a drain waits.
+    OutOfService,
+    /// The queue cannot be used.
+    QueueFailed(QueueError),
+}
+
+/// Runs the worker.
+pub struct Conductor {
+    queue: Queue,
+    limits: Limits,
+    work: Arc<Work>,
+    leases: Arc<Leases>,
+    stop: Stop,
+    gather: Gather,
+    receives: JoinSet<Answer>,
+    batches: JoinSet<Done>,
+    /// Messages in hand, waiting or in a batch.
+    held: usize,
+    serial: u64,
+    /// How many receives may be under way.
+    wanted: usize,
+    /// When a message was last seen, or done with.
+    busy: Instant,
+    outage: Option<Outage>,
+    end: Option<End>,
+}
+
+/// What a receive gave, and when it began.
+type Answer = (Instant, Result<Vec<Received>, QueueError>);
+
+/// Receives fail.
+struct Outage {
+    since: Instant,
+    pause: Duration,
+    until: Instant,
+}
+
+impl Conductor {
+    pub fn new(queue: Queue, limits: Limits, work: Arc<Work>, leases: Arc<Leases>, stop: Stop) -> Self {
+        Self {
+            gather: Gather::new(limits.batch_size, limits.window),
+            queue,
+            limits,
+            work,
+            leases,
+            stop,
+            receives: JoinSet::new(),
+            batches: JoinSet::new(),
+            held: 0,
+            serial: 0,
+            wanted: 1,
+            busy: Instant::now(),
+            outage: None,
+            end: None,
+        }
+    }
+
+    /// Runs until there is an end, and everything in hand is settled.
+    pub async fn run(mut self, tally: &mut Tally, pulse: Option<&Pulse>) -> End {
+        let mut stop = self.stop.clone();
+        while self.end.is_none() {
+            self.start_batches(false);
+            self.start_receives();
+            let wake = self.wake();
+            tokio::select! {
+                Some(done) = self.batches.join_next() => self.note(done, tally),
+                Some(answer) = self.receives.join_next() => self.take(answer),
+                _ = stop.wait_for(Option::is_some) => self.end = Some(End::Stopped),
+                () = sleep_until(wake) => {}
+            }
+            self.show(tally, pulse);
+        }
+        self.finish(tally, pulse).await;
+        self.end.expect("the loop ended by it")
+    }
+
+    /// Works on what is in hand, unless the database is away, and waits for it.
+    async fn finish(&mut self, tally: &mut Tally, pulse: Option<&Pulse>) {
+        let mut last_receives = pin!(tokio::time::sleep(LAST_RECEIVES));
+        let mut may_receive = true;
+        loop {
+            if matches!(self.end, Some(End::OutOfService)) {
+                let waiting = self.gather.take();
+                self.work.release(&waiting).await;
+                tally.add(&Done { messages: waiting.len(), released: waiting.len(), ..Done::default() });
+                self.held -= waiting.len();
+            }
+            self.start_batches(true);
+            if self.receives.is_empty() && self.batches.is_empty() && self.gather.is_empty() {
+                return;
+            }
+            let tick = Instant::now() + TICK;
+            tokio::select! {
+                Some(done) = self.batches.join_next() => self.note(done, tally),
+                Some(answer) = self.receives.join_next() => self.take(answer),
+                () = &mut last_receives, if may_receive => {
+                    may_receive = false;
+                    self.receives.shutdown().await;
+                }
+                () = sleep_until(tick) => {}
+            }
+            self.show(tally, pulse);
+        }
+    }
+
+    fn start_batches(&mut self, hurry: bool) {
+        while self.batches.len() < self.limits.concurrency {
+            let Some(batch) = self.gather.next(Instant::now(), hurry) else { return };
+            let work = Arc::clone(&self.work);
+            self.batches.spawn(async move { work.on(batch).await });
+        }
+    }
+
+    fn start_receives(&mut self) {
+        let is_paused = self.outage.as_ref().is_some_and(|outage| Instant::now() < outage.until);
+        while !is_paused && self.receives.len() < self.wanted && self.has_room() {
+            let (queue, visibility) = (self.queue.clone(), self.limits.visibility);
+            let wait = self.limits.drain_after.unwrap_or(LONG_POLL).min(LONG_POLL);
+            self.receives.spawn(async move { (Instant::now(), queue.receive(wait, visibility).await) });
+        }
+    }
+
+    /// Whether one more receive, should all that are under way be full, would leave no more in hand than one batch that
+    /// waits beside those that are written.
+    fn has_room(&self) -> bool {
+        let most = (self.limits.concurrency + 1) * self.limits.batch_size.max(CALL);
+        self.held + (self.receives.len() + 1) * CALL <= most
+    }
+
+    fn take(&mut self, answer: Result<Answer, JoinError>) {
+        let (began, answer) = answer.expect("a receive does not panic");
+        let received = match answer {
+            Ok(received) => received,
+            Err(error) => return self.note_outage(error),
+        };
+        self.outage = None;
+        let now = Instant::now();
+        if received.is_empty() {
+            self.wanted = 1;
+            self.note_emptiness(began, now);
+            return;
+        }
+        self.wanted = (self.wanted + 1).min(self.limits.receivers);
+        self.busy = now;
+        self.held += received.len();
+        for received in received {
+            self.serial += 1;
+            let held = Held { serial: self.serial, received, since: now };
+            self.leases.hold(&held);
+            self.gather.push(held);
+        }
+    }
+
+    /// A drain ends when a receive that began after the last message was done with brought nothing, for long enough.
+    fn note_emptiness(&mut self, began: Instant, now: Instant) {
+        let Some(drain_after) = self.limits.drain_after else { return };
+        if self.held == 0 && began >= self.busy && now - self.busy >= drain_after {
+            self.end.get_or_insert(End::Drained);
+        }
+    }
+
+    fn note_outage(&mut self, failure: QueueError) {
+        let now = Instant::now();
+        let outage = self.outage.get_or_insert(Outage { since: now, pause: FIRST_PAUSE, until: now });
+        if now < outage.until {
+            // Several receives failed of the same cause.
+            return;
+        }
+        let is_over = self.limits.patience.is_some_and(|patience| now - outage.since >= patience);
+        if failure.is_lasting || is_over {
+            error!(%failure, "the queue cannot be used");
+            self.end.get_or_insert(End::QueueFailed(failure));
+            return;
+        }
+        warn!(%failure, pause_ms = outage.pause.as_millis() as u64, "receiving failed and is tried again");
+        outage.until = now + outage.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
+        self.wanted = 1;
+    }
+
+    fn note(&mut self, done: Result<Done, JoinError>, tally: &mut Tally) {
+        let done = done.expect("panics of the pipeline are caught");
+        self.held -= done.messages;
+        self.busy = Instant::now();
+        tally.add(&done);
+        if done.is_out_of_service {
+            self.end.get_or_insert(End::OutOfService);
+        }
+    }
+
+    /// The next moment at which something is due without anything happening.
+    fn wake(&self) -> Instant {
+        let tick = Instant::now() + TICK;
+        let due = self.gather.due().filter(|_| self.batches.len() < self.limits.concurrency);
+        due.map_or(tick, |due| due.min(tick))
+    }
+
+    fn show(&self, tally: &mut Tally, pulse: Option<&Pulse>) {
+        let state = match (&self.end, &self.outage) {
+            (Some(_), _) => ", ending",
+            (None, Some(_)) => ", the queue cannot be reached",
+            (None, None) => "",
+        };
+        tally.show(self.held, state);
+        if let Some(pulse) = pulse {
+            pulse.beat();
+        }
+    }
+}
