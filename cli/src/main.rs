@@ -2,9 +2,11 @@
 
 mod bodies;
 mod demo;
+mod dry_run;
 mod ingest;
 mod interrupt;
 mod log;
+mod replay;
 mod scene;
 mod send;
 #[allow(dead_code)]
@@ -31,7 +33,7 @@ Exit codes:
     2  the command line was wrong
   130  Ctrl-C or SIGTERM; nothing is left behind";
 
-/// Try out and measure the sqs-etl Lambda function without AWS; send messages to a queue
+/// Try out and measure the sqs-etl Lambda function without AWS, run its pipeline as a worker, send messages and dead letters
 #[derive(Parser)]
 #[command(name = "sqs-etl", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
@@ -42,6 +44,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Replay(replay::Options),
     Send(send::Options),
     StartTime(start_time::Options),
     Worker(worker::Options),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let interrupt = Interrupt::default();
     let result = match arguments.command {
         Command::Demo(options) => demo::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
+        Command::Replay(options) => replay::run(&options, &interrupt),
         Command::Send(options) => send::run(options, &interrupt),
         Command::StartTime(options) => start_time::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
         Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),

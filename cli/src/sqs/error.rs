@@ -50,6 +50,19 @@ impl QueueError {
         )
     }
 
+    /// The server has no such call. SQS has them all; emulators lag behind.
+    pub fn is_unknown_call(&self) -> bool {
+        matches!(
+            self.short_code(),
+            "InvalidAction"
+                | "UnknownOperation"
+                | "UnknownOperationException"
+                | "UnsupportedOperation"
+                | "NotImplemented"
+                | "NotImplementedException"
+        )
+    }
+
     #[cfg(test)]
     pub fn made_up(code: &str, is_lasting: bool) -> Self {
         Self { action: "test", reason: code.to_owned(), code: code.to_owned(), is_lasting }
