@@ -15,9 +15,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SAM_VENV := .tools/sam-$(SAM_CLI)-cfn-lint-$(CFN_LINT)
 BENCH_VENV := .tools/bench
 LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
+E2E_VENV := .tools/e2e
+TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint size bench bench-cold bench-stages instructions instructions-move validate-template tools clean
+.PHONY: help demo test e2e lint size bench bench-cold bench-stages instructions instructions-move validate-template tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -32,6 +34,12 @@ test: ## Run all tests against servers that they start themselves, ARGS="..." go
 	@scripts/get-postgres
 	@scripts/get-pgbouncer
 	$(CARGO) test --workspace $(ARGS)
+
+e2e: $(E2E_VENV)/ready $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Deploy the stack to an AWS emulator and test it there, or at ENDPOINT=URL, ARGS="..." goes to pytest
+	@scripts/get-postgres
+	$(CARGO) build --workspace --bins
+	PATH="$(TOOLS_PATH):$$PATH" sam build
+	PATH="$(TOOLS_PATH):$$PATH" E2E_ENDPOINT="$(ENDPOINT)" $(E2E_VENV)/bin/python -m pytest tests/e2e $(ARGS)
 
 lint: ## Check format, clippy (warnings are errors) and that README's commands exist
 	$(CARGO) fmt --all --check
@@ -73,7 +81,7 @@ validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint a
 	$(SAM_VENV)/bin/python scripts/check-template
 
 tools: $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Get sam and cargo lambda into .tools, and print how to put them on PATH
-	@echo 'export PATH="$(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin:$$PATH"'
+	@echo 'export PATH="$(TOOLS_PATH):$$PATH"'
 
 clean: ## Remove what was built and fetched
 	rm -rf target .aws-sam .tools
@@ -86,3 +94,6 @@ $(LAMBDA_VENV)/ready:
 
 $(BENCH_VENV)/ready: bench/requirements.txt
 	@scripts/get-python-tools $(PYTHON) $(@D) -r bench/requirements.txt
+
+$(E2E_VENV)/ready: tests/e2e/requirements.txt
+	@scripts/get-python-tools $(PYTHON) $(@D) -r tests/e2e/requirements.txt

@@ -22,6 +22,8 @@ use super::{Limits, Stop};
 
 /// As long as SQS lets a receive wait for a message.
 const LONG_POLL: Duration = Duration::from_secs(20);
+/// SQS counts in seconds, and asks only some of its servers if there is no waiting.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// How long the last receives may still bring something when we are to stop. What comes later is visible again after the
 /// queue's timeout.
 const LAST_RECEIVES: Duration = Duration::from_secs(1);
@@ -61,6 +63,7 @@ pub struct Conductor {
     wanted: usize,
     /// When a message was last seen, or done with.
     busy: Instant,
+    empty_since: Option<Instant>,
     outage: Option<Outage>,
     end: Option<End>,
 }
@@ -90,6 +93,7 @@ impl Conductor {
             serial: 0,
             wanted: 1,
             busy: Instant::now(),
+            empty_since: None,
             outage: None,
             end: None,
         }
@@ -154,8 +158,7 @@ impl Conductor {
     fn start_receives(&mut self) {
         let is_paused = self.outage.as_ref().is_some_and(|outage| Instant::now() < outage.until);
         while !is_paused && self.receives.len() < self.wanted && self.has_room() {
-            let (queue, visibility) = (self.queue.clone(), self.limits.visibility);
-            let wait = self.limits.drain_after.unwrap_or(LONG_POLL).min(LONG_POLL);
+            let (queue, wait, visibility) = (self.queue.clone(), self.wait(), self.limits.visibility);
             self.receives.spawn(async move { (Instant::now(), queue.receive(wait, visibility).await) });
         }
     }
@@ -181,7 +184,7 @@ impl Conductor {
             return;
         }
         self.wanted = (self.wanted + 1).min(self.limits.receivers);
-        self.busy = now;
+        self.note_business(now);
         self.held += received.len();
         for received in received {
             self.serial += 1;
@@ -191,12 +194,25 @@ impl Conductor {
         }
     }
 
-    /// A drain ends when a receive that began after the last message was done with brought nothing, for long enough.
+    fn note_business(&mut self, now: Instant) {
+        self.busy = now;
+        self.empty_since = None;
+    }
+
+    /// A receive that brings nothing says that the queue was empty all the while; a drain ends when that was for long enough.
     fn note_emptiness(&mut self, began: Instant, now: Instant) {
-        let Some(drain_after) = self.limits.drain_after else { return };
-        if self.held == 0 && began >= self.busy && now - self.busy >= drain_after {
+        let since = *self.empty_since.get_or_insert(began.max(self.busy));
+        let is_long_enough = self.limits.drain_after.is_some_and(|drain_after| now - since >= drain_after);
+        if self.held == 0 && is_long_enough {
             self.end.get_or_insert(End::Drained);
         }
+    }
+
+    /// How long a receive waits for a message: a drain waits no longer than it must to know that the queue is empty.
+    fn wait(&self) -> Duration {
+        let drain_after = self.limits.drain_after.unwrap_or(LONG_POLL);
+        let waited = self.empty_since.map_or(Duration::ZERO, |since| since.elapsed());
+        drain_after.saturating_sub(waited).clamp(SHORTEST_POLL, LONG_POLL)
     }
 
     fn note_outage(&mut self, failure: QueueError) {
@@ -221,7 +237,7 @@ impl Conductor {
     fn note(&mut self, done: Result<Done, JoinError>, tally: &mut Tally) {
         let done = done.expect("panics of the pipeline are caught");
         self.held -= done.messages;
-        self.busy = Instant::now();
+        self.note_business(Instant::now());
         tally.add(&done);
         if done.is_out_of_service {
             self.end.get_or_insert(End::OutOfService);
