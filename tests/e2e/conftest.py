@@ -11,6 +11,7 @@ import pytest
 
 import queues
 from emulator import Emulator, Ministack
+from environments import Containers, Processes
 from postgres import ROOT, Database, Server, TempPostgres
 from stack import Stack
 
@@ -83,6 +84,12 @@ def stack(deployed):
     deployed.clean()
     deployed.log.forget()
     return deployed
+
+
+@pytest.fixture
+def environments(emulator, deployed):
+    """Where the function runs: `.freeze()`, `.kill()`."""
+    return Containers(deployed.outputs["FunctionName"]) if ENDPOINT else Processes(emulator)
 
 
 @pytest.hookimpl(wrapper=True)
