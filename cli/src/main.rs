@@ -63,15 +63,16 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let interrupt = Interrupt::default();
     let result = match arguments.command {
-        Command::Demo(options) => demo::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
-        Command::Replay(options) => replay::run(&options, &interrupt),
-        Command::Send(options) => send::run(options, &interrupt),
-        Command::StartTime(options) => start_time::run(&options, &interrupt).map(|()| ExitCode::SUCCESS),
+        Command::Demo(options) => demo::run(&options, &interrupt),
+        // These say themselves what an interrupted run has done.
+        Command::Replay(options) => return replay::run(&options, &interrupt).unwrap_or_else(|error| fail(&error)),
+        Command::Send(options) => return send::run(options, &interrupt).unwrap_or_else(|error| fail(&error)),
+        Command::StartTime(options) => start_time::run(&options, &interrupt),
         Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),
-        Command::WorkerHealth(options) => worker::health::check(&options).map(|()| ExitCode::SUCCESS),
+        Command::WorkerHealth(options) => worker::health::check(&options),
     };
     match result {
-        Ok(ending) => ending,
+        Ok(()) => ExitCode::SUCCESS,
         // Whatever failed then failed because of it: the terminal's Ctrl-C reaches our children too.
         Err(_) if interrupt.is_raised() => {
             eprintln!("sqs-etl: interrupted; nothing is left behind");

@@ -108,7 +108,7 @@ async fn move_back(options: &Options, aws: &Aws, queue: &Queue, interrupt: &Inte
     let attributes = queue.attributes().await?;
     let waiting = attributes.visible + attributes.delayed + attributes.in_flight;
     if waiting == 0 {
-        terminal::print(&format!("{} is empty\n", queue.name()))?;
+        terminal::print(&format!("{} is empty by SQS's count\n", queue.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let to = options.to.as_deref().map(|url| aws.queue(url));

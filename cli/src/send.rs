@@ -52,8 +52,9 @@ Exit codes:
 ///
 /// Ten messages go in one call, and eight calls at once. What SQS cannot take for the moment is tried again for 30
 /// seconds. A call whose answer was lost is repeated, so a standard queue may then hold some messages twice. A FIFO queue
-/// holds none twice; its messages are sent in order, one call at a time, and the first that fails ends it. A file that is
-/// sent twice is there twice.
+/// holds none twice; its messages are sent in order, one call at a time, and the first that fails ends it (those behind it
+/// in the same call may be in the queue by then; what was not sent is told by line). A file that is sent twice is there
+/// twice.
 ///
 /// Region and credentials come from where AWS's own tools have them; AWS_ENDPOINT_URL or a queue URL that is none of AWS's
 /// leads to an emulator.
