@@ -42,6 +42,8 @@ use tally::Tally;
 
 /// With less, a message would be visible again before the worker could ask for more time.
 const SHORTEST_VISIBILITY: Duration = Duration::from_secs(5);
+/// Of the time to stop in, what is kept back to tell SQS.
+const SETTLE_RESERVE: Duration = Duration::from_secs(3);
 const HANDED_BACK: u8 = 3;
 const OUT_OF_SERVICE: u8 = 4;
 
@@ -152,8 +154,24 @@ struct Limits {
     patience: Option<Duration>,
 }
 
-/// Since when, and until when at the latest, we are to stop.
-type Stop = watch::Receiver<Option<Instant>>;
+/// Once we are asked to stop: by when.
+type Stop = watch::Receiver<Option<Ending>>;
+
+/// The time there is to stop in.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// From here on nobody waits for the database any more: SQS is told what is done and what is not.
+    settle: Instant,
+    /// Whoever asked kills us from here on.
+    end: Instant,
+}
+
+impl Ending {
+    fn within(grace: Duration) -> Self {
+        let end = Instant::now() + grace;
+        Self { settle: end - SETTLE_RESERVE.min(grace / 2), end }
+    }
+}
 
 /// Runs the worker.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -250,7 +268,7 @@ fn listen(grace: Duration) -> Result<Stop> {
                 std::process::exit(INTERRUPTED.into());
             }
             info!(grace_s = grace.as_secs(), "asked to stop");
-            asked.send_replace(Some(Instant::now() + grace));
+            asked.send_replace(Some(Ending::within(grace)));
         }
     });
     Ok(stop)

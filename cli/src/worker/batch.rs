@@ -30,8 +30,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// How long deleting may take; what is not deleted by then comes back.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
-/// Of the time to stop in, what is kept back to tell SQS.
-const SETTLE_RESERVE: Duration = Duration::from_secs(3);
 
 /// What batches are worked on with.
 pub struct Work {
@@ -216,14 +214,14 @@ impl Work {
     /// Ends when SQS must be told, lest we are killed before.
     async fn time_up(&self) {
         let mut stop = self.stop.clone();
-        let asked = stop.wait_for(Option::is_some).await.map(|end| *end);
-        let Ok(Some(end)) = asked else { return std::future::pending().await };
-        sleep_until(end - SETTLE_RESERVE.min((end - Instant::now()) / 2)).await;
+        let asked = stop.wait_for(Option::is_some).await.map(|ending| *ending);
+        let Ok(Some(ending)) = asked else { return std::future::pending().await };
+        sleep_until(ending.settle).await;
     }
 
     fn settle_end(&self) -> Instant {
         let end = Instant::now() + SETTLE_LIMIT;
-        self.stop.borrow().map_or(end, |stop| stop.min(end))
+        self.stop.borrow().map_or(end, |ending| ending.end.min(end))
     }
 }
 

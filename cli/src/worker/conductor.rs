@@ -3,7 +3,6 @@
 //! What is in hand is bounded, so a slow database slows the receives down, and one that is away stops them: the messages
 //! stay in the queue, where others may take them and their receives are not counted.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ use super::{Limits, Stop};
 /// As long as SQS lets a receive wait for a message.
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// SQS counts in seconds, and asks only some of its servers if there is no waiting.
-const SHORTEST_POLL: Duration = Duration::from_secs(1);
-/// How long the last receives may still bring something when we are to stop. What comes later is visible again after the
-/// queue's timeout.
+const SHORT_POLL: Duration = Duration::from_secs(1);
+/// How long after the last message was done with the last receives may still bring something when we are to stop. What comes
+/// later is visible again after the queue's timeout.
 const LAST_RECEIVES: Duration = Duration::from_secs(1);
 /// As often as progress is shown and health told.
 const TICK: Duration = Duration::from_millis(100);
@@ -118,33 +117,33 @@ impl Conductor {
         self.end.expect("the loop ended by it")
     }
 
-    /// Works on what is in hand, unless the database is away, and waits for it.
+    /// Works on what is in hand, unless the database is away, and waits for it. The receives that are under way are waited for as
+    /// long as something is in hand: what is given back meanwhile they would take, and nobody would hear of it.
     async fn finish(&mut self, tally: &mut Tally, pulse: Option<&Pulse>) {
-        let mut last_receives = pin!(tokio::time::sleep(LAST_RECEIVES));
-        let mut may_receive = true;
         loop {
             if matches!(self.end, Some(End::OutOfService)) {
-                let waiting = self.gather.take();
-                self.work.release(&waiting).await;
-                tally.add(&Done { messages: waiting.len(), released: waiting.len(), ..Done::default() });
-                self.held -= waiting.len();
+                self.give_back_waiting(tally).await;
             }
             self.start_batches(true);
-            if self.receives.is_empty() && self.batches.is_empty() && self.gather.is_empty() {
+            let is_over = self.stop.borrow().is_some_and(|ending| Instant::now() >= ending.end);
+            if is_over || (self.held == 0 && (self.receives.is_empty() || self.busy.elapsed() >= LAST_RECEIVES)) {
                 return;
             }
             let tick = Instant::now() + TICK;
             tokio::select! {
                 Some(done) = self.batches.join_next() => self.note(done, tally),
                 Some(answer) = self.receives.join_next() => self.take(answer),
-                () = &mut last_receives, if may_receive => {
-                    may_receive = false;
-                    self.receives.shutdown().await;
-                }
                 () = sleep_until(tick) => {}
             }
             self.show(tally, pulse);
         }
+    }
+
+    async fn give_back_waiting(&mut self, tally: &mut Tally) {
+        let waiting = self.gather.take();
+        self.held -= waiting.len();
+        self.work.release(&waiting).await;
+        tally.add(&Done { messages: waiting.len(), released: waiting.len(), ..Done::default() });
     }
 
     fn start_batches(&mut self, hurry: bool) {
@@ -208,11 +207,15 @@ impl Conductor {
         }
     }
 
-    /// How long a receive waits for a message: a drain waits no longer than it must to know that the queue is empty.
+    /// How long a receive waits for a message. Long, if nothing else goes on: a receive that waits while we are to stop may
+    /// take what was just given back. A drain waits no longer than it must to know that the queue is empty.
     fn wait(&self) -> Duration {
+        if self.held > 0 || !self.receives.is_empty() {
+            return SHORT_POLL;
+        }
         let drain_after = self.limits.drain_after.unwrap_or(LONG_POLL);
         let waited = self.empty_since.map_or(Duration::ZERO, |since| since.elapsed());
-        drain_after.saturating_sub(waited).clamp(SHORTEST_POLL, LONG_POLL)
+        drain_after.saturating_sub(waited).clamp(SHORT_POLL, LONG_POLL)
     }
 
     fn note_outage(&mut self, failure: QueueError) {

@@ -34,10 +34,6 @@ impl Gather {
         self.waiting.push_back(held);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// When the first message will have waited long enough.
     pub fn due(&self) -> Option<Instant> {
         Some(self.waiting.front()?.since + self.window)

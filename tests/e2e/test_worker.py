@@ -1,0 +1,312 @@
+"""The worker on a real queue and a real Postgres: what it stores, hands back and deletes, whatever dies meanwhile."""
+
+import datetime
+import time
+
+import psycopg
+import pytest
+
+import logins
+from conftest import TARGET
+from meddler import Meddler
+from waiting import until
+from worker import MASKING_KEY, Worker
+
+# Of new_queue, unless told.
+MAX_RECEIVE_COUNT = 3
+VISIBILITY_TIMEOUT = 5
+
+
+@pytest.fixture
+def start(emulator, database):
+    """Starts workers on the test's database: `start(queue, "--drain")`. They end with the test."""
+    started = []
+
+    def start(queue, *options, url=None, **variables):
+        started.append(Worker(TARGET / "debug" / "sqs-etl", emulator, queue, url or database.url, *options, **variables))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+def send_good(queue, count, seed=0, group=None):
+    messages = logins.good(count, seed)
+    return messages, queue.send([logins.body(message) for message in messages], group)
+
+
+def stored(database):
+    """The table's message ids; each is there once, or this fails."""
+    ids = [row[0] for row in database.query("select message_id::text from user_logins")]
+    assert len(ids) == len(set(ids)), "a message is in the table twice"
+    return set(ids)
+
+
+def test_a_drain_stores_the_good_and_hands_back_the_bad_until_they_are_dead_letters(new_queue, database, start):
+    queue = new_queue(visibility_timeout=VISIBILITY_TIMEOUT, max_receive_count=MAX_RECEIVE_COUNT)
+    messages, ids = send_good(queue, 250)
+    [incomplete] = logins.good(1, seed=1)
+    del incomplete["device_id"]
+    bad = ["no JSON 198.51.100.77", logins.body(incomplete)]
+    bad_ids = queue.send(bad)
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    worker = start(queue, "--drain", "--drain-after", 3, "--retry-delay", 1)
+    assert worker.wait() == 3, worker.output()
+
+    assert stored(database) == set(ids)
+    columns = "message_id::text, user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date"
+    rows = {row[0]: row[1:] for row in database.query(f"select {columns} from user_logins")}
+    dates = {today, datetime.datetime.now(datetime.timezone.utc).date()}
+    for message_id, message in zip(ids, messages):
+        assert rows[message_id] in [logins.row(message, MASKING_KEY, date) for date in dates]
+    # A message is moved when somebody next asks for one.
+    until("the bad ones are dead letters", lambda: queue.take() == [] and queue.dead_letters.counts() == (len(bad), 0))
+    assert {message["MessageId"]: message["Body"] for message in queue.dead_letters.take()} == dict(zip(bad_ids, bad))
+    times = {}
+    for line in worker.lines("message handed back"):
+        times.setdefault(line["message_id"], []).append(line["receive_count"])
+    assert times == {message_id: list(range(1, MAX_RECEIVE_COUNT + 1)) for message_id in bad_ids}
+    assert worker.total("received") == len(ids) + len(bad) * MAX_RECEIVE_COUNT
+    in_clear = logins.clear_values(messages) | {"198.51.100.77", incomplete["ip"]}
+    assert not [value for value in in_clear if value in worker.output()]
+
+
+def test_a_drain_of_good_messages_ends_with_0_and_one_of_an_empty_queue_too(queue, database, start):
+    _, ids = send_good(queue, 20)
+    assert start(queue, "--drain", "--drain-after", 1).wait() == 0
+    assert start(queue, "--drain", "--drain-after", 1).wait() == 0
+    assert stored(database) == set(ids) and queue.is_empty()
+
+
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(new_queue, database, start):
+    queue = new_queue(max_receive_count=10)
+    _, ids = send_good(queue, 1_500)
+    for _ in range(2):
+        before = database.count()
+        worker = start(queue, "--batch-size", 50)
+        until("it has stored some", lambda: database.count() >= before + 200)
+        worker.kill()
+    assert database.count() < len(ids), "it was killed too late to show anything"
+    assert start(queue, "--drain", "--drain-after", VISIBILITY_TIMEOUT + 2).wait(120) == 0
+    assert stored(database) == set(ids)
+    assert queue.is_empty() and queue.dead_letters.is_empty()
+
+
+def test_a_database_that_is_away_for_longer_than_the_visibility_timeout_costs_no_delivery(
+    new_queue, postgres, database, start
+):
+    # One delivery is all that there is: a second would make a dead letter.
+    queue = new_queue(max_receive_count=1)
+    _, ids = send_good(queue, 600)
+    worker = start(queue, "--batch-size", 20, "--drain", "--drain-after", 3)
+    until("it has stored some", lambda: database.count() >= 100)
+    postgres.crash()
+    try:
+        worker.wait_for("the batch cannot be written: it is kept and tried again")
+        time_of_crash = time.monotonic()
+        until("messages would be visible again", lambda: time.monotonic() > time_of_crash + VISIBILITY_TIMEOUT + 2)
+        # Two batches and what waits for them.
+        assert queue.counts()[1] <= 3 * 20, "it went on receiving"
+    finally:
+        postgres.restart()
+    assert worker.wait() == 0, worker.output()
+    assert stored(database) == set(ids)
+    assert queue.is_empty() and queue.dead_letters.is_empty()
+
+
+def test_while_the_table_is_locked_no_more_is_received_than_fits_and_no_delivery_is_lost(new_queue, database, start):
+    queue = new_queue(max_receive_count=1)
+    _, ids = send_good(queue, 300)
+    with psycopg.connect(database.admin_url) as connection:
+        connection.execute("lock table user_logins in access exclusive mode")
+        # So that the pipeline gives up twice, which is no record's fault.
+        worker = start(queue, "--batch-size", 10, "--batch-timeout", 2, "--concurrency", 1, "--drain", "--drain-after", 3)
+        until("a batch waits", lambda: queue.counts()[1] > 0)
+        locked = time.monotonic()
+        until("two batch time-outs are over", lambda: time.monotonic() > locked + VISIBILITY_TIMEOUT + 2)
+        assert 0 < queue.counts()[1] <= 2 * 10
+    assert worker.wait() == 0, worker.output()
+    assert worker.lines("message handed back") == []
+    assert stored(database) == set(ids)
+    assert queue.is_empty() and queue.dead_letters.is_empty()
+
+
+def test_sigterm_under_load_ends_in_time_with_nothing_in_flight(new_queue, database, start):
+    queue = new_queue(max_receive_count=1)
+    _, ids = send_good(queue, 1_500)
+    grace = 20
+    worker = start(queue, "--batch-size", 30, "--grace", grace)
+    until("it has stored some", lambda: database.count() >= 200)
+    worker.stop()
+    assert worker.wait(grace) == 0, worker.output()
+    visible, in_flight = queue.counts()
+    assert in_flight == 0, "a message stayed invisible"
+    assert 0 < database.count() < len(ids), "it was not under load"
+    assert database.count() + visible == len(ids), "a message was stored, but not deleted"
+    assert start(queue, "--drain", "--drain-after", 1).wait() == 0
+    assert stored(database) == set(ids) and queue.dead_letters.is_empty()
+
+
+def test_sigterm_while_the_database_hangs_gives_the_messages_back_at_once(new_queue, database, start):
+    queue = new_queue(max_receive_count=2, visibility_timeout=60)
+    _, ids = send_good(queue, 30)
+    with psycopg.connect(database.admin_url) as connection:
+        connection.execute("lock table user_logins in access exclusive mode")
+        worker = start(queue, "--grace", 4, RUST_LOG="debug")
+        until("all are in its hands", lambda: queue.counts() == (0, len(ids)))
+        worker.stop()
+        assert worker.wait(10) == 0, worker.output()
+    assert queue.counts() == (len(ids), 0), worker.output()
+    assert start(queue, "--drain", "--drain-after", 1).wait() == 0
+    assert stored(database) == set(ids)
+
+
+def test_a_drain_without_a_table_gives_up_and_gives_back(new_queue, postgres, database, start):
+    queue = new_queue(visibility_timeout=60)
+    _, ids = send_good(queue, 30)
+    database.query("alter table user_logins rename to elsewhere")
+    worker = start(queue, "--drain", "--give-up-after", 2)
+    assert worker.wait() == 4, worker.output()
+    assert "the table is missing: run the migrations" in worker.output()
+    assert queue.counts() == (len(ids), 0)
+
+
+def test_two_workers_and_the_function_share_a_queue(stack, start):
+    database = stack.database
+    stack.queue.set_visibility_timeout(30)
+    try:
+        workers = [
+            start(stack.queue, url=database.url, MASKING_KEY=stack.masking_key(), BATCH_SIZE="10") for _ in range(2)
+        ]
+        for worker in workers:
+            worker.wait_for("worker started")
+        messages, ids = send_good(stack.queue, 1_000)
+        stack.wait_for_rows(ids)
+        stack.wait_until_drained()
+        for worker in workers:
+            worker.stop()
+            assert worker.wait() == 0, worker.output()
+        shares = [worker.total("committed") for worker in workers]
+        until("the function's log is complete", lambda: sum(shares) + stack.log.total("committed") == len(ids))
+        assert min(*shares, stack.log.total("committed")) > 0, "one of the three did nothing"
+        rows, key = stack.rows(), stack.masking_key()
+        for message_id, message in zip(ids, messages):
+            assert rows[message_id][2] == logins.pseudonym(key, "ip", logins.canonical(message["ip"]))
+        assert stack.queue.dead_letters.is_empty()
+    finally:
+        stack.queue.set_visibility_timeout(VISIBILITY_TIMEOUT)
+
+
+def test_a_bad_message_blocks_its_group_of_a_fifo_queue_and_no_other(new_queue, database, start):
+    queue = new_queue(fifo=True, max_receive_count=2)
+    _, before = send_good(queue, 5, seed=1, group="a")
+    [bad] = queue.send(["no JSON"], "a")
+    _, after = send_good(queue, 3, seed=2, group="a")
+    _, other = send_good(queue, 5, seed=3, group="b")
+    worker = start(queue, "--retry-delay", 2, "--drain", "--drain-after", 6)
+    until("what is not blocked is stored", lambda: stored(database) == {*before, *other})
+    assert worker.wait() == 3, worker.output()
+    assert stored(database) | set(dead_ids(queue)) == {*before, bad, *after, *other}
+    assert not stored(database) & set(dead_ids(queue))
+    handed_back = [(line["message_id"], line["reason"]) for line in worker.lines("message handed back")]
+    assert (bad, "not_json") in handed_back
+    assert {message_id for message_id, reason in handed_back if reason == "behind_failure"} <= set(after)
+
+
+def dead_ids(queue):
+    """The dead letters' ids; they stay where they are."""
+    seen = {}
+    while True:
+        answer = queue.sqs.receive_message(QueueUrl=queue.dead_letters.url, MaxNumberOfMessages=10, VisibilityTimeout=60)
+        if not answer.get("Messages"):
+            break
+        seen |= {message["MessageId"]: message["ReceiptHandle"] for message in answer["Messages"]}
+    for handle in seen.values():
+        queue.sqs.change_message_visibility(
+            QueueUrl=queue.dead_letters.url, ReceiptHandle=handle, VisibilityTimeout=0
+        )
+    return list(seen)
+
+
+def test_a_delete_that_fails_is_repeated_and_only_then(queue, emulator, database, start):
+    """Once a whole call fails, once an answer names entries that failed, once an entry is our own fault."""
+    _, ids = send_good(queue, 10)
+    deletes = []
+
+    def answer(action, request):
+        if action != "DeleteMessageBatch":
+            return None
+        deletes.append([entry["Id"] for entry in request["Entries"]])
+        if len(deletes) == 1:
+            return 500
+        if len(deletes) == 2:
+            # Of this call nothing was deleted.
+            failed = [{"Id": i, "SenderFault": i == "0", "Code": "Meddled"} for i in deletes[-1]]
+            return {"Successful": [], "Failed": failed}
+        return None
+
+    meddler = Meddler(emulator.endpoint, answer)
+    try:
+        worker = start(queue, "--drain", "--drain-after", 3, AWS_ENDPOINT_URL=meddler.endpoint)
+        until("all but one are deleted", lambda: queue.counts() == (0, 1))
+        until("the one is deleted when it comes again", queue.is_empty)
+        assert worker.wait() == 0, worker.output()
+    finally:
+        meddler.stop()
+    everything = [str(i) for i in range(10)]
+    assert deletes == [everything, everything, everything[1:], ["0"]]
+    [told] = worker.lines("message stored, but not deleted: it comes back and changes nothing")
+    assert told["code"] == "Meddled" and told["message_id"] in ids
+    assert worker.total("committed") == 10 and worker.total("already_present") == 1
+    assert stored(database) == set(ids)
+
+
+def test_an_outage_of_the_queue_is_waited_for(queue, emulator, database, start):
+    _, ids = send_good(queue, 10)
+    receives = []
+
+    def answer(action, _):
+        if action == "ReceiveMessage":
+            receives.append(action)
+            # The SDK asks four times before it gives up.
+            return 503 if len(receives) <= 8 else None
+        return None
+
+    meddler = Meddler(emulator.endpoint, answer)
+    try:
+        worker = start(queue, "--drain", "--drain-after", 1, AWS_ENDPOINT_URL=meddler.endpoint)
+        assert worker.wait() == 0, worker.output()
+    finally:
+        meddler.stop()
+    assert worker.lines("receiving failed and is tried again")
+    assert stored(database) == set(ids)
+
+
+def test_a_worker_that_cannot_start_says_why(new_queue, emulator, start):
+    queue = new_queue()
+    unstable = new_queue(visibility_timeout=2)
+
+    def check(worker, words):
+        assert worker.wait() == 1
+        assert words in worker.output(), worker.output()
+
+    check(start(queue, MASKING_KEY=""), "MASKING_SECRET_ARN or MASKING_KEY is missing")
+    check(start(queue, MASKING_KEY="short"), "masking")
+    check(start(queue, CONTRACT_PATH="/nowhere.toml"), "read the contract /nowhere.toml (CONTRACT_PATH)")
+    check(start(queue, AWS_ENDPOINT_URL="http://127.0.0.1:1"), "SQS cannot be reached")
+    check(start(unstable), "visible again after 2 s")
+    gone = new_queue()
+    url, gone.url = gone.url, gone.url + "-that-is-not-there"
+    check(start(gone), "there is no such queue in this account and region")
+    gone.url = url
+
+
+def test_a_health_file_is_touched_for_as_long_as_the_worker_lives(queue, start, tmp_path):
+    file = tmp_path / "alive"
+    worker = start(queue, HEALTH_FILE=str(file))
+    until("the file is there", file.exists)
+    touched = file.stat().st_mtime_ns
+    until("it is touched again", lambda: file.stat().st_mtime_ns > touched)
+    worker.stop()
+    assert worker.wait() == 0
