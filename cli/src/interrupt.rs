@@ -2,6 +2,7 @@
 //! asked twice.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -10,6 +11,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::INTERRUPTED;
 
@@ -17,6 +19,7 @@ use crate::INTERRUPTED;
 #[derive(Clone, Default)]
 pub struct Interrupt {
     raised: Arc<AtomicBool>,
+    heard: Arc<Notify>,
 }
 
 /// The error of whatever was given up.
@@ -29,8 +32,8 @@ impl Interrupt {
     pub fn listen(&self) -> Result<()> {
         let runtime = Builder::new_current_thread().enable_io().build().context("listen for signals")?;
         let signals = signals(&runtime).context("listen for signals")?;
-        let raised = Arc::clone(&self.raised);
-        thread::spawn(move || runtime.block_on(note(signals, &raised)));
+        let noted = self.clone();
+        thread::spawn(move || runtime.block_on(note(signals, &noted)));
         Ok(())
     }
 
@@ -42,6 +45,16 @@ impl Interrupt {
     pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
+
+    /// Waits until we are asked to stop.
+    pub async fn raised(&self) {
+        let mut heard = pin!(self.heard.notified());
+        // Whoever asks between our look and our waiting must be heard as well.
+        heard.as_mut().enable();
+        if !self.is_raised() {
+            heard.await;
+        }
+    }
 }
 
 fn signals(runtime: &Runtime) -> std::io::Result<Vec<Signal>> {
@@ -50,15 +63,16 @@ fn signals(runtime: &Runtime) -> std::io::Result<Vec<Signal>> {
 }
 
 /// Whoever asks twice does not want to wait. Processes and folders go away then too: they are tied to our life.
-async fn note(mut signals: Vec<Signal>, raised: &AtomicBool) {
+async fn note(mut signals: Vec<Signal>, interrupt: &Interrupt) {
     loop {
         poll_fn(|context| match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
         .await;
-        if raised.swap(true, Ordering::AcqRel) {
+        if interrupt.raised.swap(true, Ordering::AcqRel) {
             std::process::exit(INTERRUPTED.into());
         }
+        interrupt.heard.notify_waiters();
     }
 }

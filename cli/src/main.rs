@@ -1,10 +1,14 @@
 //! `sqs-etl`, the operator's tool: reads the command line and hands over to one command.
 
+mod bodies;
 mod demo;
+mod dry_run;
 mod ingest;
 mod interrupt;
 mod log;
+mod replay;
 mod scene;
+mod send;
 #[allow(dead_code)]
 mod sqs;
 mod start_time;
@@ -29,7 +33,7 @@ Exit codes:
     2  the command line was wrong
   130  Ctrl-C or SIGTERM; nothing is left behind";
 
-/// Try out and measure the sqs-etl Lambda function, on this machine and without AWS
+/// Try out and measure the sqs-etl Lambda function without AWS, run its pipeline as a worker, send messages and dead letters
 #[derive(Parser)]
 #[command(name = "sqs-etl", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
@@ -40,6 +44,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Options),
+    Replay(replay::Options),
+    Send(send::Options),
     StartTime(start_time::Options),
     Worker(worker::Options),
     WorkerHealth(worker::health::Options),
@@ -58,6 +64,9 @@ fn main() -> ExitCode {
     let interrupt = Interrupt::default();
     let result = match arguments.command {
         Command::Demo(options) => demo::run(&options, &interrupt),
+        // These say themselves what an interrupted run has done.
+        Command::Replay(options) => return replay::run(&options, &interrupt).unwrap_or_else(|error| fail(&error)),
+        Command::Send(options) => return send::run(options, &interrupt).unwrap_or_else(|error| fail(&error)),
         Command::StartTime(options) => start_time::run(&options, &interrupt),
         Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),
         Command::WorkerHealth(options) => worker::health::check(&options),

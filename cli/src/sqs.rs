@@ -6,6 +6,7 @@
 //! **Invariant (Silence):** of an error only its code is kept; SQS's texts may quote a message.
 
 mod error;
+pub mod outgoing;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -62,6 +63,8 @@ pub struct Attributes {
     pub max_receive_count: Option<u32>,
     /// The ARN of its dead-letter queue.
     pub dead_letter_queue: Option<String>,
+    /// The most bytes of a message, attributes included.
+    pub largest_message: Option<usize>,
     /// How many messages there are to receive, to be seen later, and in somebody's hands. Approximate, as SQS says.
     pub visible: u64,
     pub delayed: u64,
@@ -78,12 +81,26 @@ pub struct Received {
 }
 
 /// An entry of a batch that SQS did not take, by its place in what was given.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub position: usize,
     pub code: String,
     /// No repetition mends it.
     pub is_lasting: bool,
+}
+
+/// An entry of a batch that SQS took, by its place in what was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub position: usize,
+    pub message_id: String,
+}
+
+/// What became of the entries of one call; each is in one of both.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub taken: Vec<Taken>,
+    pub refused: Vec<Refused>,
 }
 
 impl Aws {
@@ -101,10 +118,11 @@ impl Aws {
             loader = loader.endpoint_url(endpoint);
         }
         let mut config = loader.load().await;
-        if let (None, Some(region)) = (config.region(), place.region) {
+        let is_missing = |config: &SdkConfig| config.region().is_none_or(|region| region.as_ref().is_empty());
+        if let (true, Some(region)) = (is_missing(&config), place.region) {
             config = config.into_builder().region(Region::new(region)).build();
         }
-        if config.region().is_none() {
+        if is_missing(&config) {
             bail!("no AWS region: set AWS_REGION, or choose a profile that has one with AWS_PROFILE");
         }
         Ok(Self { config })
@@ -167,8 +185,18 @@ impl Queue {
 
     /// Up to ten messages, which are ours for `visibility`; waits up to `wait` for the first.
     pub async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Received>, QueueError> {
+        self.receive_some(CALL, wait, visibility).await
+    }
+
+    /// The same for up to `most` messages, of which SQS gives no more than ten.
+    pub async fn receive_some(
+        &self,
+        most: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
         let limits = TimeoutConfig::builder().operation_attempt_timeout(wait + ATTEMPT_LIMIT).build();
-        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(CALL as i32);
+        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(most.min(CALL) as i32);
         let request = request.wait_time_seconds(seconds(wait)).visibility_timeout(seconds(visibility));
         let request = request.message_system_attribute_names(MessageSystemAttributeName::All);
         let request = request.message_attribute_names("All").customize();
@@ -210,11 +238,15 @@ impl Queue {
         in_calls(changes.len(), until, call).await
     }
 
-    /// Sends up to ten messages in one call; tells which SQS did not take. The entries' ids are their places.
-    pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Vec<Refused>, QueueError> {
+    /// Sends up to ten messages in one call. The entries' ids are their places.
+    pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Answer, QueueError> {
         let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
         let answer = answer.map_err(|error| QueueError::of("send messages", &error))?;
-        Ok(answer.failed.iter().map(refused).collect())
+        let taken = answer.successful.iter().map(|entry| Taken {
+            position: entry.id().parse().unwrap_or_default(),
+            message_id: entry.message_id().to_owned(),
+        });
+        Ok(Answer { taken: taken.collect(), refused: answer.failed.iter().map(refused).collect() })
     }
 
     /// The SDK's client, for calls that one command alone makes.
@@ -246,7 +278,7 @@ where
     loop {
         let failed: Vec<Refused> = match call(places.clone()).await {
             Ok(failed) => failed.iter().map(refused).collect(),
-            Err(error) => places.iter().map(|&position| all_refused(position, &error)).collect(),
+            Err(error) => places.iter().map(|&position| error.refusal(position)).collect(),
         };
         let (lasting, passing): (Vec<_>, Vec<_>) = failed.into_iter().partition(|refused| refused.is_lasting);
         for_good.extend(lasting);
@@ -266,10 +298,6 @@ fn refused(entry: &BatchResultErrorEntry) -> Refused {
     Refused { position, code: entry.code().to_owned(), is_lasting: entry.sender_fault() }
 }
 
-fn all_refused(position: usize, error: &QueueError) -> Refused {
-    Refused { position, code: error.code.clone(), is_lasting: error.is_lasting }
-}
-
 fn seconds(duration: Duration) -> i32 {
     duration.min(LONGEST_INVISIBLE).as_secs_f64().ceil() as i32
 }
@@ -286,6 +314,7 @@ fn attributes(found: &HashMap<QueueAttributeName, String>) -> Attributes {
         // A number, or a string with a number.
         max_receive_count: redrive["maxReceiveCount"].to_string().trim_matches('"').parse().ok(),
         dead_letter_queue: redrive["deadLetterTargetArn"].as_str().map(str::to_owned),
+        largest_message: found.get(&Name::MaximumMessageSize).and_then(|text| text.parse().ok()),
         visible: number(Name::ApproximateNumberOfMessages),
         delayed: number(Name::ApproximateNumberOfMessagesDelayed),
         in_flight: number(Name::ApproximateNumberOfMessagesNotVisible),

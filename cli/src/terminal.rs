@@ -111,16 +111,21 @@ impl Progress {
 
     /// So many of so many messages are done with.
     pub fn delivering(&mut self, done: usize, all: usize, handed_back: usize) {
-        let quarters = if done == 0 { 0 } else { done * 4 / all };
         let counts = format!("{} of {}, {} handed back", number(done), counted(all, "message"), number(handed_back));
+        self.advancing("deliver", done, all, &counts);
+    }
+
+    /// How far a step is that takes its time: a bar on a terminal, a line at each quarter anywhere else.
+    pub fn advancing(&mut self, what: &str, done: usize, all: usize, counts: &str) {
+        let quarters = if done == 0 { 0 } else { done * 4 / all };
         if !self.live {
             if quarters > self.quarters {
-                self.step("deliver", &counts);
+                self.step(what, counts);
             }
         } else if done == all || self.drawn.is_none_or(|drawn| drawn.elapsed() > REDRAW) {
             let full = BAR * done / all.max(1);
             let bar = format!("{}{}", "━".repeat(full), self.paint.dim(&"─".repeat(BAR - full)));
-            self.draw(&format!("{}  {bar} {counts}", self.paint.bold(&format!("{:>10}", "deliver"))));
+            self.draw(&format!("{}  {bar} {counts}", self.paint.bold(&format!("{what:>10}"))));
         }
         self.quarters = quarters;
     }

@@ -1,6 +1,6 @@
 """What the tests stand on. Each part starts when the first test asks for it, and stops with the tests.
 
-`emulator`, `postgres`, `database`, `queue` and `new_queue` need no deployment; `stack` needs `sam build`.
+`emulator`, `postgres`, `database`, `queue`, `new_queue` and `tool` need no deployment; `stack` needs `sam build`.
 """
 
 import os
@@ -14,6 +14,7 @@ from emulator import Emulator, Ministack
 from environments import Containers, Processes
 from postgres import ROOT, Database, Server, TempPostgres
 from stack import Stack
+from tool import Tool
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 # An emulator that runs already, such as the LocalStack of compose.yaml.
@@ -66,6 +67,14 @@ def new_queue(emulator):
 def queue(new_queue):
     """A fresh queue with a dead-letter queue, after three deliveries of five seconds each."""
     return new_queue()
+
+
+@pytest.fixture
+def tool(emulator):
+    """The operator's tool: `.run("send", ...)`, `.start("send", ...).interrupt()`."""
+    tool = Tool(TARGET / "debug" / "sqs-etl", emulator.env)
+    yield tool
+    tool.stop()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,10 @@ class Queue:
         taken = []
         while True:
             answer = self.sqs.receive_message(
-                QueueUrl=self.url, MaxNumberOfMessages=CALL, MessageSystemAttributeNames=["All"]
+                QueueUrl=self.url,
+                MaxNumberOfMessages=CALL,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
             )
             messages = answer.get("Messages", [])
             if not messages:

@@ -7,6 +7,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
+use super::Refused;
+
 /// A call to SQS that failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {action}: {reason}")]
@@ -34,12 +36,51 @@ impl QueueError {
         };
         Self { action, reason, code, is_lasting }
     }
+
+    /// SQS's name of the error without the name of its older protocol in front.
+    pub fn short_code(&self) -> &str {
+        short(&self.code)
+    }
+
+    /// The call failed because of one entry or of how many there were; others, or fewer, may pass.
+    pub fn is_about_contents(&self) -> bool {
+        matches!(
+            self.short_code(),
+            "BatchRequestTooLong" | "InvalidMessageContents" | "InvalidParameterValue" | "InvalidAttributeValue"
+        )
+    }
+
+    /// The server has no such call. SQS has them all; emulators lag behind.
+    pub fn is_unknown_call(&self) -> bool {
+        matches!(
+            self.short_code(),
+            "InvalidAction"
+                | "UnknownOperation"
+                | "UnknownOperationException"
+                | "UnsupportedOperation"
+                | "NotImplemented"
+                | "NotImplementedException"
+        )
+    }
+
+    #[cfg(test)]
+    pub fn made_up(code: &str, is_lasting: bool) -> Self {
+        Self { action: "test", reason: code.to_owned(), code: code.to_owned(), is_lasting }
+    }
+
+    /// As the refusal of one entry.
+    pub fn refusal(&self, position: usize) -> Refused {
+        Refused { position, code: self.code.clone(), is_lasting: self.is_lasting }
+    }
+}
+
+fn short(code: &str) -> &str {
+    code.rsplit(['.', '#']).next().unwrap_or(code)
 }
 
 fn refused(code: &str) -> (String, String, bool) {
     // SQS has had other names for its errors in its older protocol, and still tells them.
-    let short = code.rsplit(['.', '#']).next().unwrap_or(code);
-    let (hint, is_lasting) = match short {
+    let (hint, is_lasting) = match short(code) {
         "QueueDoesNotExist" | "NonExistentQueue" => ("there is no such queue in this account and region", true),
         "AccessDenied" | "AccessDeniedException" => {
             ("access denied: the role lacks this action of sqs on this queue", true)
