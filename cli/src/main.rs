@@ -9,7 +9,6 @@ mod log;
 mod replay;
 mod scene;
 mod send;
-#[allow(dead_code)]
 mod sqs;
 mod start_time;
 mod terminal;
@@ -68,7 +67,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => return replay::run(&options, &interrupt).unwrap_or_else(|error| fail(&error)),
         Command::Send(options) => return send::run(options, &interrupt).unwrap_or_else(|error| fail(&error)),
         Command::StartTime(options) => start_time::run(&options, &interrupt),
-        Command::Worker(options) => return worker::run(&options).unwrap_or_else(|error| fail(&error)),
+        Command::Worker(options) => return worker::run(&options, &interrupt).unwrap_or_else(|error| fail(&error)),
         Command::WorkerHealth(options) => worker::health::check(&options),
     };
     match result {

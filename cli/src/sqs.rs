@@ -21,7 +21,7 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryFutureExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use sqs_etl::pipeline::message::Message;
 use sqs_etl::secrets::https;
 use tokio::time::{Instant, sleep};
@@ -87,6 +87,8 @@ pub struct Refused {
     pub code: String,
     /// No repetition mends it.
     pub is_lasting: bool,
+    /// It was the call that was refused, and with it all entries.
+    pub is_of_call: bool,
 }
 
 /// An entry of a batch that SQS took, by its place in what was given.
@@ -101,6 +103,12 @@ pub struct Taken {
 pub struct Answer {
     pub taken: Vec<Taken>,
     pub refused: Vec<Refused>,
+}
+
+impl Refused {
+    pub fn of_entry(position: usize, code: &str, is_lasting: bool) -> Self {
+        Self { position, code: code.to_owned(), is_lasting, is_of_call: false }
+    }
 }
 
 impl Aws {
@@ -215,8 +223,12 @@ impl Queue {
             };
             let request = self.client.delete_message_batch().queue_url(&self.url);
             let request = request.set_entries(Some(places.iter().map(entry).collect()));
-            let answer = async { request.send().await.map_err(|error| QueueError::of("delete messages", &error)) };
-            answer.map_ok(|answer| answer.failed).boxed()
+            async {
+                let answer = request.send().await.map_err(|error| QueueError::of("delete messages", &error))?;
+                let done = answer.successful.into_iter().map(|entry| entry.id).collect();
+                Ok(Answered { done, failed: answer.failed })
+            }
+            .boxed()
         };
         in_calls(handles.len(), until, call).await
     }
@@ -232,8 +244,12 @@ impl Queue {
             };
             let request = self.client.change_message_visibility_batch().queue_url(&self.url);
             let request = request.set_entries(Some(places.iter().map(entry).collect()));
-            let answer = async { request.send().await.map_err(|error| QueueError::of("hand back messages", &error)) };
-            answer.map_ok(|answer| answer.failed).boxed()
+            async {
+                let answer = request.send().await.map_err(|error| QueueError::of("hand back messages", &error))?;
+                let done = answer.successful.into_iter().map(|entry| entry.id).collect();
+                Ok(Answered { done, failed: answer.failed })
+            }
+            .boxed()
         };
         in_calls(changes.len(), until, call).await
     }
@@ -259,25 +275,39 @@ impl Queue {
 /// our fault, which no repetition mends.
 async fn in_calls<'c, F>(count: usize, until: Instant, call: F) -> Vec<Refused>
 where
-    F: Fn(Vec<usize>) -> BoxFuture<'c, Failed>,
+    F: Fn(Vec<usize>) -> BoxFuture<'c, Result<Answered, QueueError>>,
 {
     let chunks: Vec<Vec<usize>> = (0..count).collect::<Vec<_>>().chunks(CALL).map(<[usize]>::to_vec).collect();
     let calls = chunks.into_iter().map(|places| one_call(places, until, &call));
     stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).concat().await
 }
 
-/// The entries that an answer names as failed.
-type Failed = Result<Vec<BatchResultErrorEntry>, QueueError>;
+/// What an answer says of the entries of one call.
+struct Answered {
+    done: Vec<String>,
+    failed: Vec<BatchResultErrorEntry>,
+}
+
+impl Answered {
+    /// The places that were not done. One that the answer does not speak of was not done either.
+    fn refused(&self, places: &[usize]) -> Vec<Refused> {
+        let refused = places.iter().filter(|place| !self.done.contains(&place.to_string())).map(|&position| {
+            let entry = self.failed.iter().find(|entry| entry.id() == position.to_string());
+            entry.map_or(Refused::of_entry(position, "Unanswered", false), refused)
+        });
+        refused.collect()
+    }
+}
 
 async fn one_call<'c, F>(mut places: Vec<usize>, until: Instant, call: &F) -> Vec<Refused>
 where
-    F: Fn(Vec<usize>) -> BoxFuture<'c, Failed>,
+    F: Fn(Vec<usize>) -> BoxFuture<'c, Result<Answered, QueueError>>,
 {
     let mut for_good = Vec::new();
     let mut pause = FIRST_PAUSE;
     loop {
         let failed: Vec<Refused> = match call(places.clone()).await {
-            Ok(failed) => failed.iter().map(refused).collect(),
+            Ok(answered) => answered.refused(&places),
             Err(error) => places.iter().map(|&position| error.refusal(position)).collect(),
         };
         let (lasting, passing): (Vec<_>, Vec<_>) = failed.into_iter().partition(|refused| refused.is_lasting);
@@ -295,7 +325,7 @@ where
 /// Our entries' ids are their places.
 fn refused(entry: &BatchResultErrorEntry) -> Refused {
     let position = entry.id().parse().unwrap_or_default();
-    Refused { position, code: entry.code().to_owned(), is_lasting: entry.sender_fault() }
+    Refused::of_entry(position, entry.code(), entry.sender_fault())
 }
 
 fn seconds(duration: Duration) -> i32 {
@@ -398,14 +428,26 @@ mod tests {
         entry.build().unwrap()
     }
 
+    fn answered(places: &[usize], failed: Vec<BatchResultErrorEntry>) -> Answered {
+        let is_done = |place: &&usize| failed.iter().all(|entry| entry.id() != place.to_string());
+        Answered { done: places.iter().filter(is_done).map(usize::to_string).collect(), failed }
+    }
+
+    #[test]
+    fn an_entry_that_an_answer_does_not_speak_of_was_not_done() {
+        let answered = Answered { done: vec!["7".into()], failed: vec![failed(8, true), failed(1_000, true)] };
+        let expected = [Refused::of_entry(8, "Code", true), Refused::of_entry(9, "Unanswered", false)];
+        assert_eq!(answered.refused(&[7, 8, 9]), expected);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_an_answer_refuses_is_tried_again_and_what_is_our_fault_is_not() {
         let calls = RefCell::new(Vec::new());
         let call = |places: Vec<usize>| {
             calls.borrow_mut().push(places.clone());
             let is_first = calls.borrow().iter().filter(|call| call.contains(&3)).count() == 1;
-            let refused = places.into_iter().filter(|place| matches!(*place, 3 if is_first) || *place == 5);
-            ready(Ok(refused.map(|place| failed(place, place == 5)).collect())).boxed()
+            let refused = places.clone().into_iter().filter(|place| matches!(*place, 3 if is_first) || *place == 5);
+            ready(Ok(answered(&places, refused.map(|place| failed(place, place == 5)).collect()))).boxed()
         };
         let left = in_calls(12, Instant::now() + Duration::from_secs(60), call).await;
         assert_eq!(left.iter().map(|refused| refused.position).collect::<Vec<_>>(), [5]);
@@ -416,8 +458,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_until_the_time_is_up_is_told() {
-        let call =
-            |places: Vec<usize>| ready(Ok(places.into_iter().map(|place| failed(place, false)).collect())).boxed();
+        let call = |places: Vec<usize>| {
+            let failed = places.iter().map(|&place| failed(place, false)).collect();
+            ready(Ok(answered(&places, failed))).boxed()
+        };
         let started = Instant::now();
         let left = in_calls(2, started + Duration::from_secs(5), call).await;
         assert_eq!(left.len(), 2);

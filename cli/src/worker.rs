@@ -12,24 +12,26 @@ pub mod health;
 mod lease;
 mod tally;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sqs_etl::assembly::Assembly;
+use sqs_etl::assembly::{self, Assembly};
 use sqs_etl::config::Config;
 use sqs_etl::report;
 use sqs_etl::secrets::Secrets;
 use sqs_etl::telemetry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::INTERRUPTED;
+use crate::dry_run;
+use crate::interrupt::Interrupt;
 use crate::log;
 use crate::sqs::{Attributes, Aws, LONGEST_INVISIBLE, Queue};
 
@@ -52,7 +54,7 @@ Exit codes:
     0  stopped by SIGTERM or Ctrl-C with everything in hand settled; with --drain: the queue stayed empty, all is stored
     1  could not start, or the queue cannot be used; the last line says why
     2  the command line was wrong
-    3  with --drain: the queue stayed empty, but messages were handed back
+    3  with --drain: the queue stayed empty, but messages were handed back; with --dry-run: some message does not fit
     4  with --drain: the database stayed out of service; its messages were handed back untouched
   130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; what was in hand is settled
 
@@ -123,6 +125,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "HEALTH_FILE")]
     health_file: Option<PathBuf>,
 
+    /// A contract in place of the built-in one
+    #[arg(long, value_name = "FILE", env = "CONTRACT_PATH", hide_env_values = true)]
+    contract: Option<PathBuf>,
+
     /// Stop when the queue has stayed empty
     #[arg(long)]
     drain: bool,
@@ -136,6 +142,18 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "drain",
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     give_up_after: u32,
+
+    /// Store nothing: say of each message whether it fits the contract, and give all of them back
+    ///
+    /// As `sqs-etl replay --dry-run` does for dead letters: no database and no masking key is needed, and each look counts as
+    /// a receive. The exit code is 3 if some message does not fit.
+    #[arg(long, conflicts_with = "drain")]
+    dry_run: bool,
+
+    /// Messages that a dry run looks at
+    #[arg(long, value_name = "N", default_value_t = 10_000, requires = "dry_run",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
 }
 
 /// What the options say, in the units that are counted with.
@@ -173,18 +191,28 @@ impl Ending {
     }
 }
 
-/// Runs the worker.
-pub fn run(options: &Options) -> Result<ExitCode> {
-    let mut config = Config::from_env()?;
-    config.database.pool_size = options.concurrency.into();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the event loop")?;
-    let end = runtime.block_on(work(options, config));
+/// Runs the worker, or its dry run.
+pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
+    let event_loop = Builder::new_multi_thread().enable_all().build().context("start the event loop")?;
+    let end = event_loop.block_on(async {
+        if options.dry_run { rehearse(options, interrupt).await } else { work(options, interrupt).await }
+    });
     // What is still under way was given up; nobody waits for it.
-    runtime.shutdown_background();
+    event_loop.shutdown_background();
     end
 }
 
-async fn work(options: &Options, mut config: Config) -> Result<ExitCode> {
+async fn rehearse(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
+    let contract = assembly::contract(filled(options.contract.as_ref()))?;
+    let queue = Aws::load(&options.queue_url).await?.queue(&options.queue_url);
+    interrupt.listen()?;
+    Ok(dry_run::run(&queue, contract, options.limit as usize, interrupt).await?.exit_code())
+}
+
+async fn work(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
+    let mut config = Config::from_env()?;
+    config.database.pool_size = options.concurrency.into();
+    config.contract_path = filled(options.contract.as_ref()).map(Path::to_owned);
     let aws = Aws::load(&options.queue_url).await?;
     let queue = aws.queue(&options.queue_url);
     let telemetry = telemetry::init(&telemetry::Settings {
@@ -205,7 +233,7 @@ async fn work(options: &Options, mut config: Config) -> Result<ExitCode> {
     if attributes.max_receive_count.is_none() {
         warn!("the queue has no dead-letter queue: a bad message comes back until it is too old");
     }
-    let stop = listen(limits.grace)?;
+    let stop = listen(interrupt, limits.grace)?;
     let leases = Leases::new(queue.clone(), limits.visibility);
     tokio::spawn(Arc::clone(&leases).keep());
     tell_start(&queue, &attributes, &limits);
@@ -219,11 +247,16 @@ async fn work(options: &Options, mut config: Config) -> Result<ExitCode> {
         patience: limits.patience,
         stop: stop.clone(),
     };
-    let pulse = options.health_file.as_deref().map(Pulse::start).transpose()?;
+    let pulse = filled(options.health_file.as_ref()).map(Pulse::start).transpose()?;
     let mut tally = Tally::new(telemetry);
     let end = Conductor::new(queue.clone(), limits, Arc::new(work), leases, stop).run(&mut tally, pulse.as_ref()).await;
     tell_end(&queue, &tally, options.drain).await;
     conclude(end, &tally, options.drain)
+}
+
+/// An empty setting counts as none, as in all of the environment.
+fn filled(path: Option<&PathBuf>) -> Option<&Path> {
+    path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
 }
 
 impl Options {
@@ -254,22 +287,14 @@ impl Options {
 }
 
 /// Listens for SIGTERM and Ctrl-C. Whoever asks twice does not want to wait: what was in hand becomes visible by itself.
-fn listen(grace: Duration) -> Result<Stop> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
+fn listen(interrupt: &Interrupt, grace: Duration) -> Result<Stop> {
+    interrupt.listen()?;
+    let interrupt = interrupt.clone();
     let (asked, stop) = watch::channel(None);
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if asked.borrow().is_some() {
-                std::process::exit(INTERRUPTED.into());
-            }
-            info!(grace_s = grace.as_secs(), "asked to stop");
-            asked.send_replace(Some(Ending::within(grace)));
-        }
+        interrupt.raised().await;
+        info!(grace_s = grace.as_secs(), "asked to stop");
+        asked.send_replace(Some(Ending::within(grace)));
     });
     Ok(stop)
 }
@@ -310,5 +335,8 @@ fn conclude(end: End, tally: &Tally, drain: bool) -> Result<ExitCode> {
         End::Stopped | End::Drained => ExitCode::SUCCESS,
         End::OutOfService => OUT_OF_SERVICE.into(),
         End::QueueFailed(error) => return Err(error.into()),
+        End::Undeletable(code) => bail!(
+            "messages are stored, but SQS does not let us delete them ({code}): the role needs sqs:DeleteMessage on the queue"
+        ),
     })
 }

@@ -39,7 +39,7 @@ class Meddler:
     def decide(self, endpoint, action, body, headers):
         instead = self.answer(action, json.loads(body))
         if isinstance(instead, int):
-            return instead, b'{"__type":"InternalError"}'
+            return instead, b'{"__type":"AccessDenied"}' if instead == 403 else b'{"__type":"InternalError"}'
         if instead is not None:
             return 200, json.dumps(instead).encode()
         request = urllib.request.Request(endpoint, body, {name: headers[name] for name in headers if name != "Host"})

@@ -1,6 +1,7 @@
 """The worker on a real queue and a real Postgres: what it stores, hands back and deletes, whatever dies meanwhile."""
 
 import datetime
+import json
 import time
 
 import psycopg
@@ -10,7 +11,7 @@ import logins
 from conftest import TARGET
 from meddler import Meddler
 from waiting import until
-from worker import MASKING_KEY, Worker
+from worker import MASKING_KEY, Worker, read
 
 # Of new_queue, unless told.
 MAX_RECEIVE_COUNT = 3
@@ -23,7 +24,7 @@ def start(emulator, database):
     started = []
 
     def start(queue, *options, url=None, **variables):
-        started.append(Worker(TARGET / "debug" / "sqs-etl", emulator, queue, url or database.url, *options, **variables))
+        started.append(Worker(TARGET / "debug" / "sqs-etl", emulator, queue, database.url if url is None else url, *options, **variables))
         return started[-1]
 
     yield start
@@ -248,7 +249,8 @@ def test_a_delete_that_fails_is_repeated_and_only_then(queue, emulator, database
 
     meddler = Meddler(emulator.endpoint, answer)
     try:
-        worker = start(queue, "--drain", "--drain-after", 3, AWS_ENDPOINT_URL=meddler.endpoint)
+        seconds = VISIBILITY_TIMEOUT + 2
+        worker = start(queue, "--drain", "--drain-after", seconds, AWS_ENDPOINT_URL=meddler.endpoint)
         until("all but one are deleted", lambda: queue.counts() == (0, 1))
         until("the one is deleted when it comes again", queue.is_empty)
         assert worker.wait() == 0, worker.output()
@@ -259,6 +261,18 @@ def test_a_delete_that_fails_is_repeated_and_only_then(queue, emulator, database
     [told] = worker.lines("message stored, but not deleted: it comes back and changes nothing")
     assert told["code"] == "Meddled" and told["message_id"] in ids
     assert worker.total("committed") == 10 and worker.total("already_present") == 1
+    assert stored(database) == set(ids)
+
+
+def test_a_worker_that_may_not_delete_stops_before_stored_messages_become_dead_letters(queue, emulator, database, start):
+    _, ids = send_good(queue, 10)
+    meddler = Meddler(emulator.endpoint, lambda action, _: 403 if action == "DeleteMessageBatch" else None)
+    try:
+        worker = start(queue, AWS_ENDPOINT_URL=meddler.endpoint)
+        assert worker.wait() == 1
+    finally:
+        meddler.stop()
+    assert "sqs:DeleteMessage" in worker.output(), worker.output()
     assert stored(database) == set(ids)
 
 
@@ -300,6 +314,25 @@ def test_a_worker_that_cannot_start_says_why(new_queue, emulator, start):
     url, gone.url = gone.url, gone.url + "-that-is-not-there"
     check(start(gone), "there is no such queue in this account and region")
     gone.url = url
+
+
+def test_a_dry_run_reports_without_values_and_leaves_table_and_queue_as_they_were(new_queue, database, start):
+    queue = new_queue(visibility_timeout=60)
+    _, before = send_good(queue, 5, seed=5)
+    assert start(queue, "--drain", "--drain-after", 1).wait() == 0
+    messages, _ = send_good(queue, 40)
+    [incomplete] = logins.good(1, seed=1)
+    del incomplete["device_id"]
+    bad = dict(zip(queue.send(["no JSON 198.51.100.77", logins.body(incomplete)]), ["not_json", "missing"]))
+    worker = start(queue, "--dry-run", url="", MASKING_KEY="")
+    assert worker.wait() == 3, worker.output()
+    lines = [json.loads(line) for line in read(worker.out).splitlines()]
+    assert len(lines) == 42
+    assert {line["message_id"]: line["reason"] for line in lines if line.get("reason")} == bad
+    in_clear = logins.clear_values(messages) | {"198.51.100.77", incomplete["ip"]}
+    assert not [value for value in in_clear if value in worker.output()]
+    assert stored(database) == set(before)
+    assert queue.counts() == (42, 0), "a message is not there, or not visible"
 
 
 def test_a_health_file_is_touched_for_as_long_as_the_worker_lives(queue, start, tmp_path):

@@ -111,7 +111,7 @@ mod tests {
     fn delivered(taken: &[usize], refused: &[usize], error: Option<QueueError>) -> Delivered {
         let taken = taken.iter().map(|&position| Taken { position, message_id: String::new() });
         let code = || "Code".to_owned();
-        let refused = refused.iter().map(|&position| Refused { position, code: code(), is_lasting: true });
+        let refused = refused.iter().map(|&position| Refused::of_entry(position, &code(), true));
         Delivered { taken: taken.collect(), refused: refused.collect(), error }
     }
 

@@ -70,7 +70,7 @@ impl QueueError {
 
     /// As the refusal of one entry.
     pub fn refusal(&self, position: usize) -> Refused {
-        Refused { position, code: self.code.clone(), is_lasting: self.is_lasting }
+        Refused { is_of_call: true, ..Refused::of_entry(position, &self.code, self.is_lasting) }
     }
 }
 

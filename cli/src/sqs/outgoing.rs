@@ -182,7 +182,7 @@ fn positions(refused: &[Refused]) -> Vec<usize> {
 
 /// An entry that an answer says nothing of; SQS never does that.
 fn unanswered(position: usize) -> Refused {
-    Refused { position, code: "NoAnswer".to_owned(), is_lasting: false }
+    Refused::of_entry(position, "NoAnswer", false)
 }
 
 #[cfg(test)]
@@ -260,7 +260,7 @@ mod tests {
                 match behaviour(before, position) {
                     None => answer.taken.push(Taken { position, message_id: position.to_string() }),
                     Some((code, is_lasting)) => {
-                        answer.refused.push(Refused { position, code: code.to_owned(), is_lasting });
+                        answer.refused.push(Refused::of_entry(position, code, is_lasting));
                     }
                 }
             }

@@ -56,6 +56,8 @@ pub struct Done {
     pub undeleted: usize,
     /// The database stayed away for longer than we were to wait.
     pub is_out_of_service: bool,
+    /// SQS's code, if nothing may be deleted: to go on would make dead letters of messages that are stored.
+    pub undeletable: Option<String>,
 }
 
 /// Why a batch was not written.
@@ -161,11 +163,11 @@ impl Work {
         done.handed_back += failed.len();
         // Failed ones first: what follows them in their group must not come before them.
         self.hand_back(failed).await;
-        done.undeleted += self.delete(&stored).await;
+        self.delete(&stored, done).await;
     }
 
     /// **Invariant (Conservation):** called for messages whose rows the database has committed, and for no others.
-    async fn delete(&self, stored: &[&Held]) -> usize {
+    async fn delete(&self, stored: &[&Held], done: &mut Done) {
         let handles: Vec<_> = stored.iter().map(|held| held.received.handle.as_str()).collect();
         let refused = self.queue.delete(&handles, self.settle_end()).await;
         self.leases.let_go(stored.iter().copied()).await;
@@ -177,7 +179,9 @@ impl Work {
                 "message stored, but not deleted: it comes back and changes nothing"
             );
         }
-        refused.len()
+        done.undeleted += refused.len();
+        let for_good = refused.iter().find(|refused| refused.is_of_call && refused.is_lasting);
+        done.undeletable = for_good.map(|refused| refused.code.clone());
     }
 
     /// Makes messages visible again after a while, the longer the more often they were received; those of a group together.

@@ -43,6 +43,8 @@ pub enum End {
     OutOfService,
     /// The queue cannot be used.
     QueueFailed(QueueError),
+    /// SQS lets us receive, but not delete, and gave this code.
+    Undeletable(String),
 }
 
 /// Runs the worker.
@@ -242,6 +244,10 @@ impl Conductor {
         self.held -= done.messages;
         self.note_business(Instant::now());
         tally.add(&done);
+        if let Some(code) = done.undeletable {
+            error!(code, "messages are stored, but may not be deleted");
+            self.end.get_or_insert(End::Undeletable(code));
+        }
         if done.is_out_of_service {
             self.end.get_or_insert(End::OutOfService);
         }
