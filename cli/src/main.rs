@@ -9,7 +9,6 @@ mod log;
 mod replay;
 mod scene;
 mod send;
-#[allow(dead_code)]
 mod sqs;
 mod start_time;
 mod terminal;
