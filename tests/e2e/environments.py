@@ -4,6 +4,8 @@ import subprocess
 
 import psutil
 
+from waiting import until
+
 
 class Processes:
     """Children of an emulator of ours: ministack runs the function's binary itself."""
@@ -20,12 +22,19 @@ class Processes:
         found = self._all()
         for process in found:
             process.kill()
-        _, alive = psutil.wait_procs(found, timeout=30)
-        assert not alive, f"{alive} outlive kill -9"
+        until("all of them are dead", lambda: all(map(is_dead, found)))
         return len(found)
 
     def _all(self):
         return [child for child in self.emulator.children(recursive=True) if child.name() == "bootstrap"]
+
+
+def is_dead(process):
+    """Gone, or a zombie that the emulator has yet to bury: those that had no work when they died."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Containers:

@@ -93,7 +93,8 @@ class Stack:
     def wait_for_rows(self, ids, limit=60):
         """Until the table has exactly these messages. What must never be stored is thus never there."""
         until(f"{len(ids)} rows are stored", lambda: self.database.count() >= len(ids), limit)
-        assert set(self.rows()) == set(ids)
+        stored = set(self.rows())
+        assert stored == set(ids), f"{len(stored - set(ids))} rows too many, {len(set(ids) - stored)} missing"
 
     def wait_until_drained(self, limit=60):
         until("the queue is empty", self.queue.is_empty, limit)
