@@ -23,7 +23,7 @@ CONTAINER_VENV := .tools/aws-$(AWS_CLI)-compose-$(COMPOSE)-hadolint-$(HADOLINT)
 TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo watch test e2e lint size bench bench-cold bench-stages instructions instructions-move validate-template check-compose tools clean
+.PHONY: help demo watch test e2e lint size bench bench-cold bench-stages instructions instructions-move validate-template check-compose check-image tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -91,9 +91,13 @@ validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint a
 
 check-compose: $(E2E_VENV)/ready $(CONTAINER_VENV)/ready ## Check compose.yaml, and what its scripts make, without Docker
 	@scripts/get-postgres
-	$(CARGO) build -p sqs-etl-local --bin temp-postgres
+	$(CARGO) build --workspace --bins
 	$(E2E_VENV)/bin/python scripts/check-compose --self-test $(CONTAINER_VENV)
 	$(E2E_VENV)/bin/python scripts/check-compose $(CONTAINER_VENV)
+
+check-image: $(E2E_VENV)/ready $(CONTAINER_VENV)/ready ## Check Dockerfile and docs/ecs without Docker and AWS
+	$(E2E_VENV)/bin/python scripts/check-image --self-test $(CONTAINER_VENV)
+	$(E2E_VENV)/bin/python scripts/check-image $(CONTAINER_VENV)
 
 tools: $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Get sam and cargo lambda into .tools, and print how to put them on PATH
 	@echo 'export PATH="$(TOOLS_PATH):$$PATH"'
