@@ -23,7 +23,7 @@ TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Run a thousand messages through the function into a real PostgreSQL, ARGS="--keep" keeps it up
 	@scripts/get-postgres
