@@ -35,7 +35,7 @@ test: ## Run all tests against servers that they start themselves, ARGS="..." go
 	@scripts/get-pgbouncer
 	$(CARGO) test --workspace $(ARGS)
 
-e2e: $(E2E_VENV)/ready $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Deploy the stack to an AWS emulator and test it there, or at ENDPOINT=URL, ARGS="..." goes to pytest
+e2e: $(E2E_VENV)/ready $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Test the stack deployed to an AWS emulator, ENDPOINT=URL uses one that runs
 	@scripts/get-postgres
 	$(CARGO) build --workspace --bins
 	PATH="$(TOOLS_PATH):$$PATH" sam build
