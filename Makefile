@@ -27,7 +27,7 @@ TOOLS_PATH := $(CURDIR)/$(LAMBDA_VENV)/bin:$(CURDIR)/$(SAM_VENV)/bin
 
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Run a thousand messages through the function into a real PostgreSQL, ARGS="--keep" keeps it up
 	@scripts/get-postgres
@@ -44,7 +44,7 @@ test: ## Run all tests against servers that they start themselves, ARGS="..." go
 	@scripts/get-pgbouncer
 	$(CARGO) test --workspace $(ARGS)
 
-e2e: $(E2E_VENV)/ready $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Deploy the stack to an AWS emulator and test it there, or at ENDPOINT=URL, ARGS="..." goes to pytest
+e2e: $(E2E_VENV)/ready $(SAM_VENV)/ready $(LAMBDA_VENV)/ready ## Test the stack deployed to an AWS emulator, ENDPOINT=URL uses one that runs
 	@scripts/get-postgres
 	$(CARGO) build --workspace --bins
 	PATH="$(TOOLS_PATH):$$PATH" sam build

@@ -83,8 +83,12 @@ def deployed(emulator, request, tmp_path_factory):
     # Functions of an emulator that is not ours reach their Postgres by another name than we do.
     server = Server(DATABASE_URL, DATABASE_INSIDE) if ENDPOINT else request.getfixturevalue("postgres")
     database = Database(server)
-    yield Stack(emulator, database, tmp_path_factory.mktemp("deploy"))
-    database.drop()
+    try:
+        stack = Stack(emulator, database, tmp_path_factory.mktemp("deploy"))
+        yield stack
+        stack.delete()
+    finally:
+        database.drop()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ PORTS_TRIED = 5
 
 
 class Emulator:
-    """AWS's APIs at an endpoint. `env` is the environment of a child process that shall use it and nothing else of AWS."""
+    """AWS's APIs at an endpoint. `env` is the environment of a child process that shall use it, and nothing of AWS."""
 
     def __init__(self, endpoint):
         self.endpoint = endpoint

@@ -57,4 +57,6 @@ class Containers:
 
 
 def docker(*arguments):
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    return done.stdout

@@ -1,4 +1,4 @@
-"""Login messages, and the rows that they must become: docs/CONTRACT.md once more, in other words than the function's."""
+"""Login messages, and the rows that they must become: docs/CONTRACT.md once more, not in the function's words."""
 
 import hashlib
 import hmac

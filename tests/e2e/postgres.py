@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +103,7 @@ class Database:
 
     def set_password(self, password):
         """From now on the role logs in with this one; who is in stays in."""
-        self.query(psycopg.sql.SQL("alter role {} password {}").format(psycopg.sql.Identifier(self.role), password))
+        self.query(SQL("alter role {} password {}").format(Identifier(self.role), password))
         self.password = password
 
     def query(self, sql, parameters=None):

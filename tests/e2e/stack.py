@@ -105,6 +105,14 @@ class Stack:
         self.queue.dead_letters.take()
         self.database.query("truncate user_logins")
 
+    def delete(self):
+        """The masking secret and the dead-letter queue outlive it."""
+        cloudformation = self.emulator.client("cloudformation")
+        cloudformation.delete_stack(StackName=self.name)
+        cloudformation.get_waiter("stack_delete_complete").wait(
+            StackName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+
 
 def deploy(emulator, database, name, folder):
     """`sam deploy` of what `sam build` has built, and of nothing that somebody has kept in samconfig.toml."""

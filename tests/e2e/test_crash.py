@@ -1,4 +1,4 @@
-"""The function's process is killed between receiving a batch and answering for it. Nothing is lost, nothing is doubled."""
+"""The function is killed between receiving a batch and answering for it. Nothing is lost, nothing is doubled."""
 
 from contextlib import contextmanager
 
