@@ -55,7 +55,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn failure(message: &Message<'_>, reason: &Reason) {
+/// Tells of a message that is handed back.
+pub fn failure(message: &Message<'_>, reason: &Reason) {
     let code = reason.code();
     warn!(
         message_id = %message.id,

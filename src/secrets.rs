@@ -179,14 +179,14 @@ fn reason(error: &SdkError<GetSecretValueError, HttpResponse>) -> String {
     let code = refusal.code().unwrap_or("no error code");
     match code {
         "AccessDeniedException" => {
-            format!("access denied ({code}): the function's role needs secretsmanager:GetSecretValue on this secret")
+            format!("access denied ({code}): the role needs secretsmanager:GetSecretValue on this secret")
         }
         "ResourceNotFoundException" => {
             format!("not found ({code}): there is no such secret in this account and region, or it has no value yet")
         }
         "InvalidRequestException" => format!("unusable ({code}): is the secret marked for deletion?"),
         "DecryptionFailure" => {
-            format!("cannot be decrypted ({code}): the function's role needs kms:Decrypt on its key")
+            format!("cannot be decrypted ({code}): the role needs kms:Decrypt on its key")
         }
         _ => format!("refused ({code})"),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
@@ -14,6 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::INTERRUPTED;
+
+/// Who asks a process and then its group, as `timeout` does, asks once.
+const TWICE: Duration = Duration::from_millis(500);
 
 /// Whether we were asked to stop. Clones are the same.
 #[derive(Clone, Default)]
@@ -64,13 +68,16 @@ fn signals(runtime: &Runtime) -> std::io::Result<Vec<Signal>> {
 
 /// Whoever asks twice does not want to wait. Processes and folders go away then too: they are tied to our life.
 async fn note(mut signals: Vec<Signal>, interrupt: &Interrupt) {
+    let mut first = Instant::now();
     loop {
         poll_fn(|context| match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         })
         .await;
-        if interrupt.raised.swap(true, Ordering::AcqRel) {
+        if !interrupt.raised.swap(true, Ordering::AcqRel) {
+            first = Instant::now();
+        } else if first.elapsed() >= TWICE {
             std::process::exit(INTERRUPTED.into());
         }
         interrupt.heard.notify_waiters();

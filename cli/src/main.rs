@@ -1,5 +1,6 @@
 //! `sqs-etl`, the operator's tool: reads the command line and hands over to one command.
 
+mod backoff;
 mod bodies;
 mod demo;
 mod dry_run;
@@ -15,10 +16,13 @@ mod terminal;
 mod words;
 mod worker;
 
+use std::env;
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStr, Resettable};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use interrupt::Interrupt;
 
@@ -59,7 +63,9 @@ struct IngestOption {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    std::panic::set_hook(Box::new(report_panic));
+    let arguments = without_empty_variables(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
     let interrupt = Interrupt::default();
     let result = match arguments.command {
         Command::Demo(options) => demo::run(&options, &interrupt),
@@ -79,6 +85,20 @@ fn main() -> ExitCode {
         }
         Err(error) => fail(&error),
     }
+}
+
+/// An empty environment variable counts as none, in all of the project.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &clap::Arg| arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+    command.mut_subcommands(|command| {
+        command.mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::<OsStr>::Reset) } else { arg })
+    })
+}
+
+/// The place only: a panic's message may quote a message's body.
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    eprintln!("sqs-etl: panicked at {location}; this is a defect of sqs-etl");
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

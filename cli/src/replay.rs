@@ -88,7 +88,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
     let event_loop = Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     event_loop.block_on(async {
         let aws = Aws::load(&options.queue_url).await?;
-        let queue = aws.queue(&options.queue_url);
+        let queue = aws.queue(&options.queue_url)?;
         if options.dry_run {
             look(options, &queue, interrupt).await
         } else {
@@ -111,7 +111,7 @@ async fn move_back(options: &Options, aws: &Aws, queue: &Queue, interrupt: &Inte
         terminal::print(&format!("{} is empty by SQS's count\n", queue.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let to = options.to.as_deref().map(|url| aws.queue(url));
+    let to = options.to.as_deref().map(|url| aws.queue(url)).transpose()?;
     let route = Route::find(aws, queue, attributes, to).await?;
     interrupt.listen()?;
     let rate = options.rate.map(usize::from);

@@ -86,7 +86,7 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<ExitCode> {
     let given = bodies::read(&options.file)?;
     let event_loop = Builder::new_current_thread().enable_all().build().context("start the event loop")?;
     event_loop.block_on(async {
-        let queue = Aws::load(&options.queue_url).await?.queue(&options.queue_url);
+        let queue = Aws::load(&options.queue_url).await?.queue(&options.queue_url)?;
         let largest = largest_message(&queue).await?;
         let (lines, messages) = outgoing(given.bodies, &options, queue.is_fifo());
         check(&lines, &messages, largest)?;

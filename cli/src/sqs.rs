@@ -5,6 +5,7 @@
 //!
 //! **Invariant (Silence):** of an error only its code is kept; SQS's texts may quote a message.
 
+mod calls;
 mod error;
 pub mod outgoing;
 
@@ -20,11 +21,10 @@ use aws_sdk_sqs::types::{
     self, BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
 use sqs_etl::pipeline::message::Message;
 use sqs_etl::secrets::https;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 pub use error::QueueError;
 
@@ -37,15 +37,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// One request, a receive's waiting aside.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 4;
-/// Calls for the parts of one batch that are under way at once.
-const CALLS_AT_ONCE: usize = 8;
-/// Between two tries at what SQS refused in an answer that otherwise went well.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// AWS as this machine is set up for it.
 pub struct Aws {
     pub config: SdkConfig,
+    /// The region that the first queue's URL tells.
+    region: Option<String>,
 }
 
 /// One queue. Clones share their connections.
@@ -112,8 +109,8 @@ impl Refused {
 }
 
 impl Aws {
-    /// Looks for region and credentials. If nothing else tells the endpoint, a queue URL that is none of AWS's own does; the
-    /// same goes for the region and a URL that is one of AWS's.
+    /// Looks for region and credentials. The region is that of the queue's URL, if it tells one: in another region there may be
+    /// another queue of that name. A URL that is none of AWS's own tells the endpoint, if nothing else does.
     pub async fn load(queue_url: &str) -> Result<Self> {
         let place = Place::of(queue_url)?;
         let limits = TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).operation_attempt_timeout(ATTEMPT_LIMIT);
@@ -121,24 +118,30 @@ impl Aws {
             .http_client(https::client(None, CONNECT_LIMIT)?)
             .timeout_config(limits.build())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
-        let is_told = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"].into_iter().any(|name| env::var_os(name).is_some());
-        if let (false, Some(endpoint)) = (is_told, place.endpoint) {
+        let is_told = |name| env::var_os(name).is_some_and(|endpoint| !endpoint.is_empty());
+        let is_told = ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"].into_iter().any(is_told);
+        if let (false, Some(endpoint)) = (is_told, &place.endpoint) {
             loader = loader.endpoint_url(endpoint);
         }
         let mut config = loader.load().await;
-        let is_missing = |config: &SdkConfig| config.region().is_none_or(|region| region.as_ref().is_empty());
-        if let (true, Some(region)) = (is_missing(&config), place.region) {
-            config = config.into_builder().region(Region::new(region)).build();
+        if let (false, Some(region)) = (is_told, &place.region) {
+            config = config.into_builder().region(Region::new(region.clone())).build();
         }
-        if is_missing(&config) {
+        if config.region().is_none_or(|region| region.as_ref().is_empty()) {
             bail!("no AWS region: set AWS_REGION, or choose a profile that has one with AWS_PROFILE");
         }
-        Ok(Self { config })
+        Ok(Self { config, region: place.region })
     }
 
-    /// A queue in the same account and region.
-    pub fn queue(&self, url: &str) -> Queue {
-        Queue { client: Client::new(&self.config), url: url.to_owned() }
+    /// A queue in the same region.
+    pub fn queue(&self, url: &str) -> Result<Queue> {
+        let region = Place::of(url)?.region;
+        if let (Some(ours), Some(other)) =
+            (&self.region, region.as_ref().filter(|other| Some(*other) != self.region.as_ref()))
+        {
+            bail!("{url} is in {other}, and the other queue in {ours}: SQS moves nothing from one region to another");
+        }
+        Ok(Queue { client: Client::new(&self.config), url: url.to_owned() })
     }
 }
 
@@ -161,11 +164,15 @@ impl Place {
         }
         let host = authority.split(':').next().unwrap_or_default();
         let is_aws = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|ending| host.ends_with(ending));
-        if !is_aws {
-            return Ok(Self { endpoint: Some(format!("{scheme}://{authority}")), region: None });
-        }
-        let region = host.split('.').find(|part| part.matches('-').count() >= 2);
-        Ok(Self { endpoint: None, region: region.map(str::to_owned) })
+        // A VPC endpoint has a name of its own, which must be asked.
+        let is_its_own = !is_aws || host.contains(".vpce.");
+        let endpoint = is_its_own.then(|| format!("{scheme}://{authority}"));
+        let parts: Vec<_> = host.split('.').collect();
+        let behind = parts.iter().position(|part| matches!(*part, "sqs" | "sqs-fips")).and_then(|at| parts.get(at + 1));
+        // Older URLs: REGION.queue.amazonaws.com.
+        let before = parts.iter().position(|part| *part == "queue").filter(|at| *at > 0).map(|at| &parts[at - 1]);
+        let region = behind.or(before).filter(|_| is_aws).map(|region| (*region).to_owned());
+        Ok(Self { endpoint, region })
     }
 }
 
@@ -226,11 +233,11 @@ impl Queue {
             async {
                 let answer = request.send().await.map_err(|error| QueueError::of("delete messages", &error))?;
                 let done = answer.successful.into_iter().map(|entry| entry.id).collect();
-                Ok(Answered { done, failed: answer.failed })
+                Ok(calls::Answered { done, failed: answer.failed })
             }
             .boxed()
         };
-        in_calls(handles.len(), until, call).await
+        calls::all(handles.len(), until, call).await
     }
 
     /// Makes messages visible after so many seconds, from now; tells of which SQS would not hear by `until`.
@@ -247,22 +254,25 @@ impl Queue {
             async {
                 let answer = request.send().await.map_err(|error| QueueError::of("hand back messages", &error))?;
                 let done = answer.successful.into_iter().map(|entry| entry.id).collect();
-                Ok(Answered { done, failed: answer.failed })
+                Ok(calls::Answered { done, failed: answer.failed })
             }
             .boxed()
         };
-        in_calls(changes.len(), until, call).await
+        calls::all(changes.len(), until, call).await
     }
 
     /// Sends up to ten messages in one call. The entries' ids are their places.
     pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Answer, QueueError> {
+        let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_owned()).collect();
         let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
         let answer = answer.map_err(|error| QueueError::of("send messages", &error))?;
-        let taken = answer.successful.iter().map(|entry| Taken {
-            position: entry.id().parse().unwrap_or_default(),
-            message_id: entry.message_id().to_owned(),
-        });
-        Ok(Answer { taken: taken.collect(), refused: answer.failed.iter().map(refused).collect() })
+        let taken = answer
+            .successful
+            .into_iter()
+            .filter_map(|entry| Some(Taken { position: place(&entry.id, &ids)?, message_id: entry.message_id }));
+        let failed = answer.failed.iter();
+        let refused = failed.filter_map(|entry| Some(refused(entry, place(entry.id(), &ids)?)));
+        Ok(Answer { taken: taken.collect(), refused: refused.collect() })
     }
 
     /// The SDK's client, for calls that one command alone makes.
@@ -271,60 +281,12 @@ impl Queue {
     }
 }
 
-/// Ten at a time, several calls at once; what is refused is tried again with growing pauses, unless SQS says that it is
-/// our fault, which no repetition mends.
-async fn in_calls<'c, F>(count: usize, until: Instant, call: F) -> Vec<Refused>
-where
-    F: Fn(Vec<usize>) -> BoxFuture<'c, Result<Answered, QueueError>>,
-{
-    let chunks: Vec<Vec<usize>> = (0..count).collect::<Vec<_>>().chunks(CALL).map(<[usize]>::to_vec).collect();
-    let calls = chunks.into_iter().map(|places| one_call(places, until, &call));
-    stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).concat().await
+/// Our entries' ids are their places; one that we did not give is nobody's.
+fn place(id: &str, ids: &[String]) -> Option<usize> {
+    ids.iter().find(|ours| *ours == id)?.parse().ok()
 }
 
-/// What an answer says of the entries of one call.
-struct Answered {
-    done: Vec<String>,
-    failed: Vec<BatchResultErrorEntry>,
-}
-
-impl Answered {
-    /// The places that were not done. One that the answer does not speak of was not done either.
-    fn refused(&self, places: &[usize]) -> Vec<Refused> {
-        let refused = places.iter().filter(|place| !self.done.contains(&place.to_string())).map(|&position| {
-            let entry = self.failed.iter().find(|entry| entry.id() == position.to_string());
-            entry.map_or(Refused::of_entry(position, "Unanswered", false), refused)
-        });
-        refused.collect()
-    }
-}
-
-async fn one_call<'c, F>(mut places: Vec<usize>, until: Instant, call: &F) -> Vec<Refused>
-where
-    F: Fn(Vec<usize>) -> BoxFuture<'c, Result<Answered, QueueError>>,
-{
-    let mut for_good = Vec::new();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let failed: Vec<Refused> = match call(places.clone()).await {
-            Ok(answered) => answered.refused(&places),
-            Err(error) => places.iter().map(|&position| error.refusal(position)).collect(),
-        };
-        let (lasting, passing): (Vec<_>, Vec<_>) = failed.into_iter().partition(|refused| refused.is_lasting);
-        for_good.extend(lasting);
-        if passing.is_empty() || Instant::now() + pause >= until {
-            for_good.extend(passing);
-            return for_good;
-        }
-        places = passing.iter().map(|refused| refused.position).collect();
-        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Our entries' ids are their places.
-fn refused(entry: &BatchResultErrorEntry) -> Refused {
-    let position = entry.id().parse().unwrap_or_default();
+fn refused(entry: &BatchResultErrorEntry, position: usize) -> Refused {
     Refused::of_entry(position, entry.code(), entry.sender_fault())
 }
 
@@ -397,10 +359,6 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
-    use futures_util::future::ready;
-
     use super::*;
 
     #[test]
@@ -412,8 +370,14 @@ mod tests {
         for (url, expected) in [
             ("https://sqs.eu-west-1.amazonaws.com/123456789012/logins", place(None, Some("eu-west-1"))),
             ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", place(None, Some("us-gov-west-1"))),
-            ("https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q", place(None, Some("eu-west-1"))),
             ("https://queue.amazonaws.com/1/q", place(None, None)),
+            ("https://eu-west-1.queue.amazonaws.com/1/q", place(None, Some("eu-west-1"))),
+            ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", place(None, Some("cn-north-1"))),
+            ("https://sqs.eu-west-1.api.aws/1/q", place(None, Some("eu-west-1"))),
+            (
+                "https://vpce-0123abcd-x1y2z3.sqs.eu-west-1.vpce.amazonaws.com/1/q",
+                place(Some("https://vpce-0123abcd-x1y2z3.sqs.eu-west-1.vpce.amazonaws.com"), Some("eu-west-1")),
+            ),
             ("http://127.0.0.1:4566/000000000000/q", place(Some("http://127.0.0.1:4566"), None)),
         ] {
             assert_eq!(Place::of(url).unwrap(), expected, "{url}");
@@ -421,50 +385,5 @@ mod tests {
         for (url, words) in [("logins", "not a queue's URL"), ("http://127.0.0.1:4566", "names no queue")] {
             assert!(Place::of(url).unwrap_err().to_string().contains(words), "{url}");
         }
-    }
-
-    fn failed(place: usize, sender_fault: bool) -> BatchResultErrorEntry {
-        let entry = BatchResultErrorEntry::builder().id(place.to_string()).code("Code").sender_fault(sender_fault);
-        entry.build().unwrap()
-    }
-
-    fn answered(places: &[usize], failed: Vec<BatchResultErrorEntry>) -> Answered {
-        let is_done = |place: &&usize| failed.iter().all(|entry| entry.id() != place.to_string());
-        Answered { done: places.iter().filter(is_done).map(usize::to_string).collect(), failed }
-    }
-
-    #[test]
-    fn an_entry_that_an_answer_does_not_speak_of_was_not_done() {
-        let answered = Answered { done: vec!["7".into()], failed: vec![failed(8, true), failed(1_000, true)] };
-        let expected = [Refused::of_entry(8, "Code", true), Refused::of_entry(9, "Unanswered", false)];
-        assert_eq!(answered.refused(&[7, 8, 9]), expected);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_an_answer_refuses_is_tried_again_and_what_is_our_fault_is_not() {
-        let calls = RefCell::new(Vec::new());
-        let call = |places: Vec<usize>| {
-            calls.borrow_mut().push(places.clone());
-            let is_first = calls.borrow().iter().filter(|call| call.contains(&3)).count() == 1;
-            let refused = places.clone().into_iter().filter(|place| matches!(*place, 3 if is_first) || *place == 5);
-            ready(Ok(answered(&places, refused.map(|place| failed(place, place == 5)).collect()))).boxed()
-        };
-        let left = in_calls(12, Instant::now() + Duration::from_secs(60), call).await;
-        assert_eq!(left.iter().map(|refused| refused.position).collect::<Vec<_>>(), [5]);
-        let mut calls = calls.into_inner();
-        calls.sort();
-        assert_eq!(calls, [(0..10).collect::<Vec<_>>(), vec![3], vec![10, 11]]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_refused_until_the_time_is_up_is_told() {
-        let call = |places: Vec<usize>| {
-            let failed = places.iter().map(|&place| failed(place, false)).collect();
-            ready(Ok(answered(&places, failed))).boxed()
-        };
-        let started = Instant::now();
-        let left = in_calls(2, started + Duration::from_secs(5), call).await;
-        assert_eq!(left.len(), 2);
-        assert!(started.elapsed() <= Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }

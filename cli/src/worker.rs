@@ -4,7 +4,6 @@
 //! committed is deleted, everything else goes back to the queue. So whatever kills the worker, each message is still in
 //! the queue or in the table, and a message that is in both changes nothing when it comes again.
 
-mod backoff;
 mod batch;
 mod conductor;
 mod gather;
@@ -12,9 +11,10 @@ pub mod health;
 mod lease;
 mod tally;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,19 +23,19 @@ use sqs_etl::assembly::{self, Assembly};
 use sqs_etl::config::Config;
 use sqs_etl::report;
 use sqs_etl::secrets::Secrets;
-use sqs_etl::telemetry;
+use sqs_etl::telemetry::{self, Telemetry};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::INTERRUPTED;
+use crate::backoff::Backoff;
 use crate::dry_run;
 use crate::interrupt::Interrupt;
 use crate::log;
-use crate::sqs::{Attributes, Aws, LONGEST_INVISIBLE, Queue};
+use crate::sqs::{Attributes, Aws, CALL, LONGEST_INVISIBLE, Queue};
 
-use backoff::Backoff;
 use batch::{BATCH_ERROR, Work};
 use conductor::{Conductor, End};
 use health::Pulse;
@@ -46,17 +46,23 @@ use tally::Tally;
 const SHORTEST_VISIBILITY: Duration = Duration::from_secs(5);
 /// Of the time to stop in, what is kept back to tell SQS.
 const SETTLE_RESERVE: Duration = Duration::from_secs(3);
+/// Messages of one queue that may be invisible at once, by the quotas of SQS.
+const IN_FLIGHT: usize = 120_000;
+const IN_FLIGHT_FIFO: usize = 20_000;
+/// Eight calls at once, of 40 ms each.
+const RENEWALS_A_SECOND: f64 = 200.0;
+const TELL_LIMIT: Duration = Duration::from_secs(3);
 const HANDED_BACK: u8 = 3;
 const OUT_OF_SERVICE: u8 = 4;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  stopped by SIGTERM or Ctrl-C with everything in hand settled; with --drain: the queue stayed empty, all is stored
+    0  stopped by SIGTERM or Ctrl-C; with --drain: the queue stayed empty, and all that was received is stored
     1  could not start, or the queue cannot be used; the last line says why
     2  the command line was wrong
     3  with --drain: the queue stayed empty, but messages were handed back; with --dry-run: some message does not fit
     4  with --drain: the database stayed out of service; its messages were handed back untouched
-  130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; what was in hand is settled
+  130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; without: stopped by a second signal
 
 Settings come from the environment, the same as the function's: DATABASE_URL or DB_SECRET_ARN, MASKING_KEY or
 MASKING_SECRET_ARN, CONTRACT_PATH, DB_SSLMODE, RUST_LOG and the others that README.md lists. AWS credentials, region and
@@ -67,8 +73,8 @@ endpoint are looked for where AWS's own tools look.";
 /// The same contract, masks and guarantees as the function's. Messages are gathered to batches, written, and deleted when
 /// they are committed. A message that fails is handed back, each time for longer, until the queue moves it to its
 /// dead-letter queue. While the database is away the worker keeps what it has, takes no more, and tries again.
-/// SIGTERM or Ctrl-C: it takes no more, finishes what is in hand and ends; a second time: it ends at once, and what was in hand
-/// comes back after the queue's visibility timeout.
+/// SIGTERM or Ctrl-C: it takes no more, finishes what is in hand and ends; what cannot be finished in time is given back. A second
+/// time: it ends at once, and what was in hand comes back after the queue's visibility timeout.
 #[derive(Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Options {
@@ -108,12 +114,12 @@ pub struct Options {
 
     /// How long a message that failed once stays invisible, in seconds, less up to half of it by chance; doubles each time
     #[arg(long, value_name = "SECONDS", env = "RETRY_DELAY_SECONDS", default_value_t = 5,
-          value_parser = clap::value_parser!(u32).range(0..=43_200))]
+          value_parser = clap::value_parser!(u32).range(1..=43_200))]
     retry_delay: u32,
 
     /// The most that it doubles to, in seconds; by default the queue's visibility timeout
     #[arg(long, value_name = "SECONDS", env = "MAX_RETRY_DELAY_SECONDS",
-          value_parser = clap::value_parser!(u32).range(0..=43_200))]
+          value_parser = clap::value_parser!(u32).range(1..=43_200))]
     max_retry_delay: Option<u32>,
 
     /// How long ending may take after SIGTERM, in seconds; less than ECS's stopTimeout or Kubernetes's grace period
@@ -172,8 +178,35 @@ struct Limits {
     patience: Option<Duration>,
 }
 
-/// Once we are asked to stop: by when.
+/// Once we are to stop: by when.
 type Stop = watch::Receiver<Option<Ending>>;
+
+/// Tells everybody to stop, whatever the cause.
+#[derive(Clone)]
+struct Stopping {
+    told: Arc<watch::Sender<Option<Ending>>>,
+    grace: Duration,
+}
+
+impl Stopping {
+    fn new(grace: Duration) -> Self {
+        Self { told: Arc::new(watch::Sender::new(None)), grace }
+    }
+
+    fn stop(&self) -> Stop {
+        self.told.subscribe()
+    }
+
+    /// The time to stop in, which begins when the first calls this.
+    fn begin(&self) -> Ending {
+        self.told.send_if_modified(|ending| {
+            let is_new = ending.is_none();
+            ending.get_or_insert_with(|| Ending::within(self.grace));
+            is_new
+        });
+        self.told.borrow().expect("it was just set")
+    }
+}
 
 /// The time there is to stop in.
 #[derive(Clone, Copy)]
@@ -194,6 +227,8 @@ impl Ending {
 /// Runs the worker, or its dry run.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
     let event_loop = Builder::new_multi_thread().enable_all().build().context("start the event loop")?;
+    // From here on: a container's first process would not even hear a signal that nobody listens to.
+    interrupt.listen()?;
     let end = event_loop.block_on(async {
         if options.dry_run { rehearse(options, interrupt).await } else { work(options, interrupt).await }
     });
@@ -203,18 +238,45 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
 }
 
 async fn rehearse(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
-    let contract = assembly::contract(filled(options.contract.as_ref()))?;
-    let queue = Aws::load(&options.queue_url).await?.queue(&options.queue_url);
-    interrupt.listen()?;
+    let contract = assembly::contract(options.contract.as_deref())?;
+    let queue = tokio::select! {
+        aws = Aws::load(&options.queue_url) => aws?.queue(&options.queue_url)?,
+        () = interrupt.raised() => return Ok(INTERRUPTED.into()),
+    };
     Ok(dry_run::run(&queue, contract, options.limit as usize, interrupt).await?.exit_code())
 }
 
 async fn work(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
+    let (conductor, telemetry) = tokio::select! {
+        started = start(options) => started?,
+        // Nothing is in hand yet.
+        () = interrupt.raised() => return Ok(stopped(options.drain)),
+    };
+    let stopping = conductor.stopping();
+    let (interrupt, told) = (interrupt.clone(), stopping.clone());
+    tokio::spawn(async move {
+        interrupt.raised().await;
+        info!(grace_s = told.grace.as_secs(), "asked to stop");
+        told.begin();
+    });
+    let pulse = options.health_file.as_deref().map(Pulse::start).transpose()?;
+    let queue = conductor.queue().clone();
+    let mut tally = Tally::new(telemetry);
+    let end = conductor.run(&mut tally, pulse.as_ref()).await;
+    tally.tell(queue.name());
+    if matches!(end, End::Drained) {
+        tell_invisible(&queue).await;
+    }
+    conclude(end, &tally, options.drain)
+}
+
+/// All that can fail before the first message is received.
+async fn start(options: &Options) -> Result<(Conductor, Telemetry)> {
     let mut config = Config::from_env()?;
     config.database.pool_size = options.concurrency.into();
-    config.contract_path = filled(options.contract.as_ref()).map(Path::to_owned);
+    config.contract_path = options.contract.clone();
     let aws = Aws::load(&options.queue_url).await?;
-    let queue = aws.queue(&options.queue_url);
+    let queue = aws.queue(&options.queue_url)?;
     let telemetry = telemetry::init(&telemetry::Settings {
         rust_log: config.rust_log.as_deref().or(log::for_a_person().then_some("warn")),
         namespace: &config.metrics_namespace,
@@ -223,7 +285,7 @@ async fn work(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
         write: if log::for_a_person() { log::to_a_person } else { telemetry::stdout },
     });
     let attributes = queue.attributes().await?;
-    let limits = options.limits(&attributes)?;
+    let limits = options.limits(&queue, &attributes)?;
     config.aws.region = config.aws.region.or_else(|| aws.config.region().map(ToString::to_string));
     let secrets = match aws.config.credentials_provider() {
         Some(identity) => Secrets::with_identity(&config, identity),
@@ -233,9 +295,9 @@ async fn work(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
     if attributes.max_receive_count.is_none() {
         warn!("the queue has no dead-letter queue: a bad message comes back until it is too old");
     }
-    let stop = listen(interrupt, limits.grace)?;
+    let stopping = Stopping::new(limits.grace);
     let leases = Leases::new(queue.clone(), limits.visibility);
-    tokio::spawn(Arc::clone(&leases).keep());
+    tokio::spawn(Arc::clone(&leases).keep(stopping.stop()));
     tell_start(&queue, &attributes, &limits);
     let work = Work {
         queue: queue.clone(),
@@ -245,24 +307,16 @@ async fn work(options: &Options, interrupt: &Interrupt) -> Result<ExitCode> {
         batch_timeout: limits.batch_timeout,
         reserve: config.deadline_reserve,
         patience: limits.patience,
-        stop: stop.clone(),
+        stop: stopping.stop(),
+        writes: AtomicU64::new(0),
     };
-    let pulse = filled(options.health_file.as_ref()).map(Pulse::start).transpose()?;
-    let mut tally = Tally::new(telemetry);
-    let end = Conductor::new(queue.clone(), limits, Arc::new(work), leases, stop).run(&mut tally, pulse.as_ref()).await;
-    tell_end(&queue, &tally, options.drain).await;
-    conclude(end, &tally, options.drain)
-}
-
-/// An empty setting counts as none, as in all of the environment.
-fn filled(path: Option<&PathBuf>) -> Option<&Path> {
-    path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
+    Ok((Conductor::new(queue, limits, Arc::new(work), leases, stopping), telemetry))
 }
 
 impl Options {
-    fn limits(&self, queue: &Attributes) -> Result<Limits> {
+    fn limits(&self, queue: &Queue, attributes: &Attributes) -> Result<Limits> {
         let seconds = |number: u32| Duration::from_secs(number.into());
-        let visibility = self.visibility_timeout.map_or(queue.visibility_timeout, seconds);
+        let visibility = self.visibility_timeout.map_or(attributes.visibility_timeout, seconds);
         if visibility < SHORTEST_VISIBILITY {
             bail!(
                 "the queue makes messages visible again after {} s, before they could be stored: give it a visibility \
@@ -270,8 +324,8 @@ impl Options {
                 visibility.as_secs()
             );
         }
-        let longest = self.max_retry_delay.map_or(queue.visibility_timeout, seconds).min(LONGEST_INVISIBLE);
-        Ok(Limits {
+        let longest = self.max_retry_delay.map_or(visibility, seconds).min(LONGEST_INVISIBLE);
+        let limits = Limits {
             batch_size: self.batch_size.into(),
             window: Duration::from_millis(self.batch_window.into()),
             concurrency: self.concurrency.into(),
@@ -282,21 +336,33 @@ impl Options {
             grace: seconds(self.grace),
             drain_after: self.drain.then(|| seconds(self.drain_after)),
             patience: self.drain.then(|| seconds(self.give_up_after)),
-        })
+        };
+        limits.check(queue)?;
+        Ok(limits)
     }
 }
 
-/// Listens for SIGTERM and Ctrl-C. Whoever asks twice does not want to wait: what was in hand becomes visible by itself.
-fn listen(interrupt: &Interrupt, grace: Duration) -> Result<Stop> {
-    interrupt.listen()?;
-    let interrupt = interrupt.clone();
-    let (asked, stop) = watch::channel(None);
-    tokio::spawn(async move {
-        interrupt.raised().await;
-        info!(grace_s = grace.as_secs(), "asked to stop");
-        asked.send_replace(Some(Ending::within(grace)));
-    });
-    Ok(stop)
+impl Limits {
+    /// Batches that are written, and one that waits.
+    fn most_in_hand(&self) -> usize {
+        (self.concurrency + 1) * self.batch_size.max(CALL)
+    }
+
+    /// What is in hand must be kept invisible, and SQS lets a queue have so many invisible messages only.
+    fn check(&self, queue: &Queue) -> Result<()> {
+        let most = self.most_in_hand();
+        let allowed = if queue.is_fifo() { IN_FLIGHT_FIFO } else { IN_FLIGHT };
+        let renewals = (most / CALL) as f64 / (self.visibility.as_secs_f64() / 3.0);
+        if most > allowed || renewals > RENEWALS_A_SECOND {
+            bail!(
+                "up to {most} messages would be in hand, too many to keep invisible to others: a queue has at most {allowed} \
+                 such messages, and each is renewed every {} s; lower --batch-size or --concurrency, or raise the \
+                 visibility timeout",
+                self.visibility.as_secs() / 3
+            );
+        }
+        Ok(())
+    }
 }
 
 fn tell_start(queue: &Queue, attributes: &Attributes, limits: &Limits) {
@@ -313,14 +379,11 @@ fn tell_start(queue: &Queue, attributes: &Attributes, limits: &Limits) {
     );
 }
 
-async fn tell_end(queue: &Queue, tally: &Tally, drain: bool) {
-    tally.tell(queue.name());
-    if !drain {
-        return;
-    }
-    let Ok(attributes) = queue.attributes().await else { return };
-    if attributes.in_flight + attributes.delayed > 0 {
-        let (in_flight, delayed) = (attributes.in_flight, attributes.delayed);
+/// What a drain has not seen.
+async fn tell_invisible(queue: &Queue) {
+    let Ok(Ok(attributes)) = timeout(TELL_LIMIT, queue.attributes()).await else { return };
+    let (in_flight, delayed) = (attributes.in_flight, attributes.delayed);
+    if in_flight + delayed > 0 {
         warn!(
             in_flight,
             delayed, "messages of the queue are invisible for now: with somebody else, or to be tried later"
@@ -328,15 +391,19 @@ async fn tell_end(queue: &Queue, tally: &Tally, drain: bool) {
     }
 }
 
+fn stopped(drain: bool) -> ExitCode {
+    if drain { INTERRUPTED.into() } else { ExitCode::SUCCESS }
+}
+
 fn conclude(end: End, tally: &Tally, drain: bool) -> Result<ExitCode> {
     Ok(match end {
-        End::Stopped if drain => INTERRUPTED.into(),
+        End::Stopped => stopped(drain),
         End::Drained if tally.handed_back > 0 => HANDED_BACK.into(),
-        End::Stopped | End::Drained => ExitCode::SUCCESS,
+        End::Drained => ExitCode::SUCCESS,
         End::OutOfService => OUT_OF_SERVICE.into(),
         End::QueueFailed(error) => return Err(error.into()),
-        End::Undeletable(code) => bail!(
-            "messages are stored, but SQS does not let us delete them ({code}): the role needs sqs:DeleteMessage on the queue"
-        ),
+        End::Undeletable(refused) => {
+            bail!("messages are stored, but cannot be deleted (sqs:DeleteMessage): {}", refused.reason())
+        }
     })
 }

@@ -83,6 +83,9 @@ pub enum Reason {
     Busy { sqlstate: String },
     #[error("the function's time was up")]
     Deadline,
+    /// Told by a runner that tries again: it is no outage if only one row meets it.
+    #[error("the database gives it no outcome, tried alone and again, while other rows are written")]
+    NoOutcome,
 }
 
 /// What a text should have been.
@@ -152,6 +155,7 @@ impl Reason {
             Reason::BehindFailure => "behind_failure",
             Reason::Busy { .. } => "busy",
             Reason::Deadline => "deadline",
+            Reason::NoOutcome => "no_outcome",
         }
     }
 }

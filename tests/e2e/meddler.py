@@ -11,7 +11,7 @@ class Meddler:
     """`answer(action, request)` gives a dictionary to answer with, a status to refuse with, or None to hand on."""
 
     def __init__(self, endpoint, answer):
-        self.answer, self.calls = answer, []
+        self.answer = answer
         meddler = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -20,7 +20,6 @@ class Meddler:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 action = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-                meddler.calls.append(action)
                 status, answer = meddler.decide(endpoint, action, body, self.headers)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-amz-json-1.0")

@@ -2,7 +2,12 @@
 
 import datetime
 import json
+import os
+import signal
+import subprocess
+import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +21,8 @@ from worker import MASKING_KEY, Worker, read
 # Of new_queue, unless told.
 MAX_RECEIVE_COUNT = 3
 VISIBILITY_TIMEOUT = 5
+# For tests in which one delivery is all that there is: a machine may be busy for a while.
+CALM = 15
 
 
 @pytest.fixture
@@ -52,8 +59,9 @@ def test_a_drain_stores_the_good_and_hands_back_the_bad_until_they_are_dead_lett
     bad = ["no JSON 198.51.100.77", logins.body(incomplete)]
     bad_ids = queue.send(bad)
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    worker = start(queue, "--drain", "--drain-after", 3, "--retry-delay", 1)
+    worker = start(queue, "--drain", "--drain-after", 3, "--retry-delay", 1, RUST_LOG="trace")
     assert worker.wait() == 3, worker.output()
+    assert sum(queue.counts()) <= len(bad), "a message is stored, but was not deleted"
 
     assert stored(database) == set(ids)
     columns = "message_id::text, user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date"
@@ -98,15 +106,15 @@ def test_a_database_that_is_away_for_longer_than_the_visibility_timeout_costs_no
     new_queue, postgres, database, start
 ):
     # One delivery is all that there is: a second would make a dead letter.
-    queue = new_queue(max_receive_count=1)
+    queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
     _, ids = send_good(queue, 600)
     worker = start(queue, "--batch-size", 20, "--drain", "--drain-after", 3)
-    until("it has stored some", lambda: database.count() >= 100)
+    until("it has stored some", lambda: database.count() > 0)
     postgres.crash()
     try:
         worker.wait_for("the batch cannot be written: it is kept and tried again")
         time_of_crash = time.monotonic()
-        until("messages would be visible again", lambda: time.monotonic() > time_of_crash + VISIBILITY_TIMEOUT + 2)
+        until("messages would be visible again", lambda: time.monotonic() > time_of_crash + CALM + 2)
         # Two batches and what waits for them.
         assert queue.counts()[1] <= 3 * 20, "it went on receiving"
     finally:
@@ -117,24 +125,43 @@ def test_a_database_that_is_away_for_longer_than_the_visibility_timeout_costs_no
 
 
 def test_while_the_table_is_locked_no_more_is_received_than_fits_and_no_delivery_is_lost(new_queue, database, start):
-    queue = new_queue(max_receive_count=1)
+    queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
     _, ids = send_good(queue, 300)
     with psycopg.connect(database.admin_url) as connection:
         connection.execute("lock table user_logins in access exclusive mode")
-        # So that the pipeline gives up twice, which is no record's fault.
         worker = start(queue, "--batch-size", 10, "--batch-timeout", 2, "--concurrency", 1, "--drain", "--drain-after", 3)
         until("a batch waits", lambda: queue.counts()[1] > 0)
         locked = time.monotonic()
-        until("two batch time-outs are over", lambda: time.monotonic() > locked + VISIBILITY_TIMEOUT + 2)
+        # More than one try is over by then, and messages would be visible again.
+        until("it waits for long", lambda: time.monotonic() > locked + CALM + 2)
         assert 0 < queue.counts()[1] <= 2 * 10
+        assert "the function's time was up" in worker.lines("the batch cannot be written: it is kept and tried again")[0]["error"]
     assert worker.wait() == 0, worker.output()
     assert worker.lines("message handed back") == []
     assert stored(database) == set(ids)
     assert queue.is_empty() and queue.dead_letters.is_empty()
 
 
+def test_a_row_that_only_looks_like_an_outage_is_handed_back_and_its_neighbours_are_stored(new_queue, database, start):
+    """A trigger that ends its own backend: to the client the connection broke."""
+    queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
+    _, ids = send_good(queue, 30)
+    [poison] = logins.good(1, seed=9)
+    [poison_id] = queue.send([logins.body(poison | {"user_id": "poison"})])
+    database.query(
+        """create function break() returns trigger language plpgsql security definer as $$ begin
+           if new.user_id = 'poison' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$"""
+    )
+    database.query("create trigger break before insert on user_logins for each row execute function break()")
+    worker = start(queue, "--drain", "--drain-after", 3)
+    assert worker.wait(120) == 3, worker.output()
+    assert stored(database) == set(ids)
+    [handed_back] = worker.lines("message handed back")
+    assert (handed_back["message_id"], handed_back["reason"]) == (poison_id, "no_outcome")
+
+
 def test_sigterm_under_load_ends_in_time_with_nothing_in_flight(new_queue, database, start):
-    queue = new_queue(max_receive_count=1)
+    queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
     _, ids = send_good(queue, 1_500)
     grace = 20
     worker = start(queue, "--batch-size", 30, "--grace", grace)
@@ -154,13 +181,54 @@ def test_sigterm_while_the_database_hangs_gives_the_messages_back_at_once(new_qu
     _, ids = send_good(queue, 30)
     with psycopg.connect(database.admin_url) as connection:
         connection.execute("lock table user_logins in access exclusive mode")
-        worker = start(queue, "--grace", 4, RUST_LOG="debug")
+        worker = start(queue, "--grace", 4)
         until("all are in its hands", lambda: queue.counts() == (0, len(ids)))
         worker.stop()
-        assert worker.wait(10) == 0, worker.output()
+        assert worker.wait(4) == 0, worker.output()
     assert queue.counts() == (len(ids), 0), worker.output()
     assert start(queue, "--drain", "--drain-after", 1).wait() == 0
     assert stored(database) == set(ids)
+
+
+def test_sigterm_during_the_start_or_without_a_queue_ends_in_time(queue, emulator, start):
+    hangs = threading.Event()
+    meddler = Meddler(emulator.endpoint, lambda *_: hangs.wait(60) and 500)
+    try:
+        for options, code in ((["--grace", 2], 0), (["--drain"], 130)):
+            worker = start(queue, *options, AWS_ENDPOINT_URL=meddler.endpoint)
+            until("it listens for signals", lambda: handles_sigterm(worker.process.pid))
+            worker.stop()
+            assert worker.wait(5) == code, worker.output()
+    finally:
+        hangs.set()
+        meddler.stop()
+
+
+def handles_sigterm(pid):
+    """As Linux tells it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return int(caught, 16) >> (signal.SIGTERM - 1) & 1
+
+
+def test_sigterm_while_the_queue_answers_nothing_ends_in_time(new_queue, emulator, database, start):
+    queue = new_queue(visibility_timeout=CALM)
+    _, ids = send_good(queue, 30)
+    silent, hangs = threading.Event(), threading.Event()
+    meddler = Meddler(emulator.endpoint, lambda *_: silent.is_set() and hangs.wait(60) and 500 or None)
+    try:
+        with psycopg.connect(database.admin_url) as connection:
+            connection.execute("lock table user_logins in access exclusive mode")
+            worker = start(queue, "--drain", "--grace", 4, AWS_ENDPOINT_URL=meddler.endpoint)
+            until("all are in its hands", lambda: queue.counts() == (0, len(ids)))
+            silent.set()
+            worker.stop()
+            assert worker.wait(4) == 130, worker.output()
+        # Nobody could be told, so nobody is lost.
+        assert sum(queue.counts()) == len(ids)
+    finally:
+        hangs.set()
+        meddler.stop()
 
 
 def test_a_drain_without_a_table_gives_up_and_gives_back(new_queue, postgres, database, start):
@@ -212,7 +280,28 @@ def test_a_bad_message_blocks_its_group_of_a_fifo_queue_and_no_other(new_queue, 
     assert not stored(database) & set(dead_ids(queue))
     handed_back = [(line["message_id"], line["reason"]) for line in worker.lines("message handed back")]
     assert (bad, "not_json") in handed_back
-    assert {message_id for message_id, reason in handed_back if reason == "behind_failure"} <= set(after)
+    behind = {message_id for message_id, reason in handed_back if reason == "behind_failure"}
+    assert behind and behind <= set(after)
+
+
+def test_messages_of_a_group_that_came_together_are_in_one_batch_however_small_it_is_to_be(new_queue, database, start):
+    queue = new_queue(fifo=True, max_receive_count=1, visibility_timeout=CALM)
+    groups = [f"g{number}" for number in range(8)]
+    ids = {}
+    for seed, group in enumerate(groups):
+        messages = [logins.body(message) for message in logins.good(5, seed)]
+        ids[group] = queue.send([*messages[:1], "no JSON", *messages[1:]], group)
+    worker = start(queue, "--batch-size", 4, "--drain", "--drain-after", 2, "--retry-delay", 1)
+    assert worker.wait() == 3, worker.output()
+    behind = {line["message_id"] for line in worker.lines("message handed back") if line["reason"] == "behind_failure"}
+    assert behind, "nothing was received together with a bad one before it"
+    for group in groups:
+        before, bad, *after = ids[group]
+        # What came with the bad message is dead with it; what came later found the group free.
+        assert before in stored(database) and bad not in stored(database)
+        kept = [message_id in stored(database) for message_id in after]
+        assert kept == sorted(kept), "a later message was stored before an earlier one"
+        assert not behind & stored(database)
 
 
 def dead_ids(queue):
@@ -306,7 +395,9 @@ def test_a_worker_that_cannot_start_says_why(new_queue, emulator, start):
         assert words in worker.output(), worker.output()
 
     check(start(queue, MASKING_KEY=""), "MASKING_SECRET_ARN or MASKING_KEY is missing")
-    check(start(queue, MASKING_KEY="short"), "masking")
+    check(start(queue, MASKING_KEY="short"), "read the masking keys")
+    check(start(queue, "--batch-size", 10_000, "--concurrency", 20), "too many to keep invisible")
+    check(start(queue, BATCH_SIZE="", HEALTH_FILE="", MASKING_KEY=""), "MASKING_SECRET_ARN or MASKING_KEY is missing")
     check(start(queue, CONTRACT_PATH="/nowhere.toml"), "read the contract /nowhere.toml (CONTRACT_PATH)")
     check(start(queue, AWS_ENDPOINT_URL="http://127.0.0.1:1"), "SQS cannot be reached")
     check(start(unstable), "visible again after 2 s")
@@ -341,5 +432,9 @@ def test_a_health_file_is_touched_for_as_long_as_the_worker_lives(queue, start, 
     until("the file is there", file.exists)
     touched = file.stat().st_mtime_ns
     until("it is touched again", lambda: file.stat().st_mtime_ns > touched)
+    look = [TARGET / "debug" / "sqs-etl", "worker-health", file]
+    assert subprocess.run(look).returncode == 0
     worker.stop()
     assert worker.wait() == 0
+    os.utime(file, (0, 0))
+    assert subprocess.run(look).returncode == 1

@@ -60,7 +60,7 @@ impl Route {
     pub fn single(&self, aws: &Aws) -> Result<Queue> {
         match (&self.to, self.origins.as_slice()) {
             (Some(target), _) => Ok(target.queue.clone()),
-            (None, [origin]) => Ok(aws.queue(origin)),
+            (None, [origin]) => aws.queue(origin),
             (None, _) => bail!(
                 "{} is the dead-letter queue of {}, and this server cannot tell which message came from where: --to URL \
                  says where they shall go",
@@ -119,7 +119,7 @@ async fn search(aws: &Aws, queue: &Queue, arn: &str) -> Result<Vec<String>> {
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| QueueError::of("list the queues", &error))?;
         for url in page.queue_urls.unwrap_or_default() {
-            if aws.queue(&url).attributes().await?.dead_letter_queue.as_deref() == Some(arn) {
+            if aws.queue(&url)?.attributes().await?.dead_letter_queue.as_deref() == Some(arn) {
                 origins.push(url);
             }
         }

@@ -22,6 +22,7 @@ pub struct QueueError {
 }
 
 const NO_CREDENTIALS: &str = "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+const NO_KEY: &str = "access denied: the role lacks kms:Decrypt on the queue's key, or kms:GenerateDataKey to send";
 const CREDENTIALS: &str = "the AWS credentials cannot be had where they should come from: is the session over? Try \
                            `aws sso login`";
 
@@ -78,9 +79,19 @@ fn short(code: &str) -> &str {
     code.rsplit(['.', '#']).next().unwrap_or(code)
 }
 
+impl Refused {
+    /// What to do about it.
+    pub fn reason(&self) -> String {
+        refused(&self.code).1
+    }
+}
+
 fn refused(code: &str) -> (String, String, bool) {
-    // SQS has had other names for its errors in its older protocol, and still tells them.
+    // SQS has had other names for its errors in its older protocol, and still tells them. Those about a key begin with KMS.
+    let is_about_key = code.starts_with("KMS.") && !code.ends_with("ThrottlingException");
     let (hint, is_lasting) = match short(code) {
+        "AccessDeniedException" if is_about_key => (NO_KEY, true),
+        _ if is_about_key => ("the queue's key cannot be used", true),
         "QueueDoesNotExist" | "NonExistentQueue" => ("there is no such queue in this account and region", true),
         "AccessDenied" | "AccessDeniedException" => {
             ("access denied: the role lacks this action of sqs on this queue", true)
@@ -88,11 +99,11 @@ fn refused(code: &str) -> (String, String, bool) {
         "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
-        | "InvalidAddress"
         | "MissingAuthenticationToken"
         | "AuthFailure" => ("the AWS credentials are refused", true),
+        "InvalidAddress" => ("the queue's URL does not belong to this region or endpoint", true),
         "ExpiredToken" | "ExpiredTokenException" => ("the AWS credentials are out of date", true),
-        "KmsAccessDenied" => ("access denied: the role lacks kms:Decrypt on the queue's key", true),
+        "KmsAccessDenied" => (NO_KEY, true),
         "KmsDisabled" | "KmsInvalidState" | "KmsNotFound" | "KmsOptInRequired" | "KmsInvalidKeyUsage" => {
             ("the queue's key cannot be used", true)
         }
@@ -155,6 +166,10 @@ mod tests {
         check("AWS.SimpleQueueService.NonExistentQueue", "no such queue", true);
         check("com.amazonaws.sqs#QueueDoesNotExist", "no such queue", true);
         check("AccessDenied", "access denied", true);
+        check("InvalidAddress", "region", true);
+        check("KMS.AccessDeniedException", "kms:Decrypt", true);
+        check("KMS.DisabledException", "key cannot be used", true);
+        check("KMS.ThrottlingException", "refused", false);
         check("OverLimit", "invisible", false);
         check("RequestThrottled", "refused", false);
     }

@@ -11,7 +11,8 @@ use anyhow::Result;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use tokio::time::{Instant, sleep};
 
-use super::{Answer, CALL, FIRST_PAUSE, LONGEST_PAUSE, Queue, QueueError, Refused, Taken};
+use super::calls::PAUSE;
+use super::{Answer, CALL, Queue, QueueError, Refused, Taken};
 
 /// The most bytes of one message, and of all messages of one call.
 pub const LARGEST: usize = 1024 * 1024;
@@ -117,7 +118,8 @@ where
 {
     let mut delivered = Delivered::default();
     let mut pieces = VecDeque::from([(0..count).collect::<Vec<_>>()]);
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = PAUSE;
+    let mut pause = pauses.next();
     while let Some(places) = pieces.pop_front() {
         let is_last_try = Instant::now() + pause >= until;
         let again = match call(&places).await {
@@ -143,8 +145,8 @@ where
         }
         if !again.is_empty() {
             pieces.push_front(again);
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(pause).await;
+            pause = pauses.next();
         }
     }
     delivered

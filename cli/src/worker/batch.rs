@@ -1,8 +1,12 @@
 //! One batch's walk: through the pipeline, again while nobody's record is to blame, then off the queue or back to it.
+//!
+//! What cannot be written for no record's fault is kept and tried again, in halves: a batch may be too much for the time there
+//! is, and a row may be poison although it looks like an outage. The order of a FIFO queue forbids that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,19 +19,22 @@ use sqs_etl::report;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, error, warn};
 
-use crate::sqs::Queue;
+use crate::backoff::{Backoff, Pause};
+use crate::sqs::{Queue, Refused};
 
 use super::Stop;
-use super::backoff::Backoff;
 use super::gather::Held;
 use super::lease::Leases;
 
-/// The metric of batches that could not be written as a whole, and were tried again.
+/// The metric of tries at a batch that no record is to blame for.
 pub const BATCH_ERROR: (&str, Unit) = ("BatchError", Unit::Count);
 
 /// Between two tries at a batch that no record is to blame for.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const PAUSE: Pause = Pause::new(Duration::from_millis(500), Duration::from_secs(15));
+/// As often messages are tried together; then in halves.
+const TRIES_TOGETHER: u32 = 2;
+/// As often a message is tried alone, if others are stored meanwhile.
+const TRIES_ALONE: u32 = 3;
 /// How long deleting may take; what is not deleted by then comes back.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -43,12 +50,16 @@ pub struct Work {
     /// How long a batch is tried again; for ever if there is none.
     pub patience: Option<Duration>,
     pub stop: Stop,
+    /// How often anything was written, by any batch.
+    pub writes: AtomicU64,
 }
 
 /// What became of a batch's messages.
 #[derive(Debug, Default)]
 pub struct Done {
     pub messages: usize,
+    /// Bytes of their bodies.
+    pub bytes: usize,
     pub stored: usize,
     pub already_present: usize,
     pub handed_back: usize,
@@ -56,8 +67,16 @@ pub struct Done {
     pub undeleted: usize,
     /// The database stayed away for longer than we were to wait.
     pub is_out_of_service: bool,
-    /// SQS's code, if nothing may be deleted: to go on would make dead letters of messages that are stored.
-    pub undeletable: Option<String>,
+    /// Why nothing may be deleted: to go on would make dead letters of messages that are stored.
+    pub undeletable: Option<Refused>,
+}
+
+/// Messages of a batch that are tried together.
+struct Part {
+    held: Vec<Held>,
+    tries: u32,
+    /// What `writes` was when they were tried first.
+    writes: u64,
 }
 
 /// Why a batch was not written.
@@ -72,7 +91,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// Another try would end like this one.
+    /// Another try would end like this one, and it is not the database's fault.
     fn is_defect(&self) -> bool {
         matches!(self, Fault::Panic | Fault::Batch(BatchError::Unaccounted { .. }))
     }
@@ -83,45 +102,103 @@ struct Sorted {
     /// Those that have an outcome, and it.
     settled: Vec<Held>,
     outcome: Outcome,
-    /// Those that no record is to blame for.
+    /// Those that no record is to blame for, and what is.
     again: Vec<Held>,
+    reason: Option<Reason>,
 }
 
 impl Work {
     /// Works on a batch until none of its messages is in hand any more.
     pub async fn on(&self, held: Vec<Held>) -> Done {
         let started = Instant::now();
-        let mut done = Done { messages: held.len(), ..Done::default() };
-        let mut left = held;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.attempt(&left).await {
-                Ok(outcome) => {
-                    let Sorted { settled, outcome, again } = sort(left, outcome, self.queue.is_fifo());
-                    self.settle(&settled, outcome, started, &mut done).await;
-                    left = again;
-                }
-                Err(fault) => {
-                    tell(&fault, left.len());
-                    if fault.is_defect() {
-                        self.hand_back(&left).await;
-                        done.handed_back += left.len();
-                        return done;
-                    }
-                }
+        let bytes = held.iter().map(|held| held.received.size()).sum();
+        let mut done = Done { messages: held.len(), bytes, ..Done::default() };
+        let mut parts = VecDeque::from([self.part(held)]);
+        let mut trouble: Option<(Instant, Pause)> = None;
+        while let Some(mut part) = parts.pop_front() {
+            if self.attempt(&mut part, started, &mut done).await {
+                trouble = None;
+                continue;
             }
-            let is_patient = self.patience.is_none_or(|patience| started.elapsed() + pause < patience);
-            if !left.is_empty() && (!is_patient || !self.pause(pause).await) {
+            if self.is_poison(&part) {
+                self.hand_back_poison(&part.held, &mut done).await;
+                continue;
+            }
+            parts.extend(self.halves(part));
+            let (since, pauses) = trouble.get_or_insert((Instant::now(), PAUSE));
+            let pause = pauses.next();
+            let is_patient = self.patience.is_none_or(|patience| since.elapsed() + pause < patience);
+            if !is_patient || !self.pause(pause).await {
+                let left: Vec<_> = parts.drain(..).flat_map(|part| part.held).collect();
                 done.is_out_of_service = !is_patient;
                 done.released += left.len();
                 self.release(&left).await;
-                return done;
             }
-            if left.is_empty() {
-                return done;
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        done
+    }
+
+    fn part(&self, held: Vec<Held>) -> Part {
+        Part { held, tries: 0, writes: self.writes.load(Ordering::Relaxed) }
+    }
+
+    /// Tries to write a part, and settles what has an outcome. Says whether none is left; what is left stays in the part.
+    async fn attempt(&self, part: &mut Part, started: Instant, done: &mut Done) -> bool {
+        part.tries += 1;
+        match self.run(&part.held).await {
+            Ok(outcome) => {
+                let Sorted { settled, outcome, again, reason } =
+                    sort(std::mem::take(&mut part.held), outcome, self.queue.is_fifo());
+                part.held = again;
+                if outcome.committed + outcome.already_present > 0 {
+                    self.writes.fetch_add(1, Ordering::Relaxed);
+                }
+                self.settle(&settled, outcome, started, done).await;
+                if let Some(reason) = reason {
+                    tell(&reason.to_string(), part.held.len());
+                }
+            }
+            Err(Fault::TimeUp) => {
+                warn!(messages = part.held.len(), "the time to stop in is up: the batch is given back");
+            }
+            Err(fault) if fault.is_defect() => {
+                error!(
+                    error = report::chain(&fault),
+                    messages = part.held.len(),
+                    "the batch failed and is handed back"
+                );
+                counter!(BATCH_ERROR.0).increment(1);
+                done.handed_back += part.held.len();
+                self.hand_back(&part.held).await;
+                part.held.clear();
+            }
+            Err(fault) => tell(&report::chain(&fault), part.held.len()),
+        }
+        part.held.is_empty()
+    }
+
+    /// Whether a message fails alone although others are written: then it is no outage, whatever Postgres says.
+    fn is_poison(&self, part: &Part) -> bool {
+        let are_others_written = self.writes.load(Ordering::Relaxed) > part.writes;
+        part.held.len() == 1 && part.tries >= TRIES_ALONE && are_others_written && !self.queue.is_fifo()
+    }
+
+    async fn hand_back_poison(&self, held: &[Held], done: &mut Done) {
+        for held in held {
+            report::failure(&held.received.message(), &Reason::NoOutcome);
+        }
+        done.handed_back += held.len();
+        self.hand_back(held).await;
+    }
+
+    /// The part for the next try, or two.
+    fn halves(&self, mut part: Part) -> impl Iterator<Item = Part> + use<> {
+        let is_parted = part.tries >= TRIES_TOGETHER && part.held.len() > 1 && !self.queue.is_fifo();
+        let second = is_parted.then(|| {
+            part.tries = 0;
+            Part { held: part.held.split_off(part.held.len() / 2), tries: 0, writes: part.writes }
+        });
+        std::iter::once(part).chain(second)
     }
 
     /// Makes messages visible to others at once.
@@ -129,10 +206,11 @@ impl Work {
         self.leases.let_go(held).await;
         let changes: Vec<_> = held.iter().map(|held| (held.received.handle.as_str(), Duration::ZERO)).collect();
         let refused = self.queue.change_visibility(&changes, self.settle_end()).await;
+        tell_refusal(&refused);
         debug!(released = held.len(), refused = refused.len(), "messages given back untouched");
     }
 
-    async fn attempt(&self, held: &[Held]) -> Result<Outcome, Fault> {
+    async fn run(&self, held: &[Held]) -> Result<Outcome, Fault> {
         let batch = batch(held, self.queue.is_fifo());
         let deadline = Deadline::after(self.batch_timeout, self.reserve);
         // A panic's message may quote a value; the panic hook tells the place.
@@ -180,8 +258,8 @@ impl Work {
             );
         }
         done.undeleted += refused.len();
-        let for_good = refused.iter().find(|refused| refused.is_of_call && refused.is_lasting);
-        done.undeletable = for_good.map(|refused| refused.code.clone());
+        let for_good = refused.into_iter().find(|refused| refused.is_of_call && refused.is_lasting);
+        done.undeletable = done.undeletable.take().or(for_good);
     }
 
     /// Makes messages visible again after a while, the longer the more often they were received; those of a group together.
@@ -202,6 +280,7 @@ impl Work {
         let delays: Vec<_> = failed.iter().copied().map(delay).collect();
         let handles = failed.iter().map(|held| held.received.handle.as_str());
         let refused = self.queue.change_visibility(&handles.zip(delays).collect::<Vec<_>>(), self.settle_end()).await;
+        tell_refusal(&refused);
         // They become visible all the same, when their time is up.
         debug!(handed_back = failed.len(), refused = refused.len(), "visibility of failed messages changed");
     }
@@ -210,7 +289,7 @@ impl Work {
     async fn pause(&self, pause: Duration) -> bool {
         let mut stop = self.stop.clone();
         tokio::select! {
-            () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => true,
+            () = sleep(pause) => true,
             _ = stop.wait_for(Option::is_some) => false,
         }
     }
@@ -229,14 +308,18 @@ impl Work {
     }
 }
 
-fn tell(fault: &Fault, messages: usize) {
-    let error = report::chain(fault);
-    match fault {
-        Fault::TimeUp => return warn!(messages, "the time to stop in is up: the batch is given back"),
-        fault if fault.is_defect() => error!(error, messages, "the batch failed and is handed back"),
-        _ => error!(error, messages, "the batch cannot be written: it is kept and tried again"),
-    }
+/// A try that no record is to blame for.
+fn tell(error: &str, messages: usize) {
+    error!(error, messages, "the batch cannot be written: it is kept and tried again");
     counter!(BATCH_ERROR.0).increment(1);
+}
+
+/// Without this right, messages come back at their own time, and in an outage they use up their deliveries.
+pub(super) fn tell_refusal(refused: &[Refused]) {
+    if let Some(Refused { code, .. }) = refused.iter().find(|refused| refused.is_of_call && refused.is_lasting) {
+        let messages = refused.len();
+        warn!(code, messages, "SQS does not let us change the visibility: the role needs sqs:ChangeMessageVisibility");
+    }
 }
 
 fn batch(held: &[Held], ordered: bool) -> Batch<'_> {
@@ -253,8 +336,10 @@ fn all_failed(count: usize, reason: &Reason) -> Outcome {
 fn sort(held: Vec<Held>, outcome: Outcome, ordered: bool) -> Sorted {
     let mut passing_groups = HashMap::new();
     let mut is_again = vec![false; held.len()];
+    let is_passing = |reason: &Reason| matches!(reason, Reason::Deadline | Reason::Busy { .. });
+    let reason = outcome.failures.iter().map(|failure| &failure.reason).find(|reason| is_passing(reason)).cloned();
     for failure in &outcome.failures {
-        let is_passing = matches!(failure.reason, Reason::Deadline | Reason::Busy { .. });
+        let is_passing = is_passing(&failure.reason);
         is_again[failure.position] = match held[failure.position].received.group().filter(|_| ordered) {
             Some(group) => *passing_groups.entry(group.to_owned()).or_insert(is_passing),
             None => is_passing,
@@ -273,7 +358,7 @@ fn sort(held: Vec<Held>, outcome: Outcome, ordered: bool) -> Sorted {
     let failures = outcome.failures.into_iter();
     let failures = failures.filter_map(|failure| Some(Failure { position: places[failure.position]?, ..failure }));
     let outcome = Outcome { failures: failures.collect(), ..outcome };
-    Sorted { settled, outcome, again }
+    Sorted { settled, outcome, again, reason }
 }
 
 #[cfg(test)]
@@ -290,7 +375,7 @@ mod tests {
             None => raw,
         };
         let received = Received { id: serial.to_string(), handle: serial.to_string(), raw: raw.build() };
-        Held { serial, received, since: Instant::now() }
+        Held { serial, receive: 0, received, since: Instant::now() }
     }
 
     #[track_caller]

@@ -10,27 +10,27 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use crate::sqs::{CALL, Queue, QueueError, Received};
+use crate::backoff::Pause;
+use crate::sqs::{CALL, Queue, QueueError, Received, Refused};
 
 use super::batch::{Done, Work};
-use super::gather::{Gather, Held};
+use super::gather::{BATCH_BYTES, Gather, Held};
 use super::health::Pulse;
 use super::lease::Leases;
 use super::tally::Tally;
-use super::{Limits, Stop};
+use super::{Limits, Stopping};
 
 /// As long as SQS lets a receive wait for a message.
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// SQS counts in seconds, and asks only some of its servers if there is no waiting.
 const SHORT_POLL: Duration = Duration::from_secs(1);
-/// How long after the last message was done with the last receives may still bring something when we are to stop. What comes
-/// later is visible again after the queue's timeout.
-const LAST_RECEIVES: Duration = Duration::from_secs(1);
+/// How long brief receives are waited for at the end, counted from the last message. What a long one brings after the end is visible
+/// again after the queue's timeout.
+const LAST_RECEIVES: Duration = Duration::from_secs(2);
 /// As often as progress is shown and health told.
 const TICK: Duration = Duration::from_millis(100);
 /// After a receive that failed.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+const PAUSE: Pause = Pause::new(Duration::from_millis(500), Duration::from_secs(20));
 
 /// How it came to an end.
 #[derive(Debug)]
@@ -43,8 +43,8 @@ pub enum End {
     OutOfService,
     /// The queue cannot be used.
     QueueFailed(QueueError),
-    /// SQS lets us receive, but not delete, and gave this code.
-    Undeletable(String),
+    /// SQS lets us receive, but not delete.
+    Undeletable(Refused),
 }
 
 /// Runs the worker.
@@ -53,13 +53,17 @@ pub struct Conductor {
     limits: Limits,
     work: Arc<Work>,
     leases: Arc<Leases>,
-    stop: Stop,
+    stopping: Stopping,
     gather: Gather,
     receives: JoinSet<Answer>,
     batches: JoinSet<Done>,
-    /// Messages in hand, waiting or in a batch.
+    /// Messages in hand, waiting or in a batch, and the bytes of their bodies.
     held: usize,
+    held_bytes: usize,
+    /// Receives under way that are answered in a moment.
+    short_polls: usize,
     serial: u64,
+    receive: u64,
     /// How many receives may be under way.
     wanted: usize,
     /// When a message was last seen, or done with.
@@ -69,29 +73,37 @@ pub struct Conductor {
     end: Option<End>,
 }
 
-/// What a receive gave, and when it began.
-type Answer = (Instant, Result<Vec<Received>, QueueError>);
+/// What a receive gave.
+struct Answer {
+    began: Instant,
+    /// Whether it may have waited for longer than a moment.
+    is_long: bool,
+    received: Result<Vec<Received>, QueueError>,
+}
 
 /// Receives fail.
 struct Outage {
     since: Instant,
-    pause: Duration,
+    pause: Pause,
     until: Instant,
 }
 
 impl Conductor {
-    pub fn new(queue: Queue, limits: Limits, work: Arc<Work>, leases: Arc<Leases>, stop: Stop) -> Self {
+    pub fn new(queue: Queue, limits: Limits, work: Arc<Work>, leases: Arc<Leases>, stopping: Stopping) -> Self {
         Self {
-            gather: Gather::new(limits.batch_size, limits.window),
+            gather: Gather::new(limits.batch_size, limits.window, queue.is_fifo()),
             queue,
             limits,
             work,
             leases,
-            stop,
+            stopping,
             receives: JoinSet::new(),
             batches: JoinSet::new(),
             held: 0,
+            held_bytes: 0,
+            short_polls: 0,
             serial: 0,
+            receive: 0,
             wanted: 1,
             busy: Instant::now(),
             empty_since: None,
@@ -100,9 +112,17 @@ impl Conductor {
         }
     }
 
-    /// Runs until there is an end, and everything in hand is settled.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub fn stopping(&self) -> Stopping {
+        self.stopping.clone()
+    }
+
+    /// Runs until there is an end, and everything in hand is settled, or the time to do so is up.
     pub async fn run(mut self, tally: &mut Tally, pulse: Option<&Pulse>) -> End {
-        let mut stop = self.stop.clone();
+        let mut stop = self.stopping.stop();
         while self.end.is_none() {
             self.start_batches(false);
             self.start_receives();
@@ -116,36 +136,52 @@ impl Conductor {
             self.show(tally, pulse);
         }
         self.finish(tally, pulse).await;
+        if self.held > 0 {
+            let messages = self.held;
+            warn!(
+                messages,
+                "messages could be neither settled nor given back in time: they are visible again after the timeout"
+            );
+        }
         self.end.expect("the loop ended by it")
     }
 
-    /// Works on what is in hand, unless the database is away, and waits for it. The receives that are under way are waited for as
-    /// long as something is in hand: what is given back meanwhile they would take, and nobody would hear of it.
+    /// Works on what is in hand, unless the database is away or the time is up, and waits for it. Brief receives that are under way
+    /// are waited for: what is given back meanwhile they would take, and nobody would hear of it.
     async fn finish(&mut self, tally: &mut Tally, pulse: Option<&Pulse>) {
+        let ending = self.stopping.begin();
+        let last_receives = Instant::now() + LAST_RECEIVES;
         loop {
-            if matches!(self.end, Some(End::OutOfService)) {
-                self.give_back_waiting(tally).await;
+            let now = Instant::now();
+            if matches!(self.end, Some(End::OutOfService)) || now >= ending.settle {
+                self.give_back_waiting();
             }
             self.start_batches(true);
-            let is_over = self.stop.borrow().is_some_and(|ending| Instant::now() >= ending.end);
-            if is_over || (self.held == 0 && (self.receives.is_empty() || self.busy.elapsed() >= LAST_RECEIVES)) {
+            let may_receive = self.short_polls > 0 && now < last_receives.max(self.busy + LAST_RECEIVES);
+            if (self.held == 0 && !may_receive) || now + TICK >= ending.end {
                 return;
             }
-            let tick = Instant::now() + TICK;
             tokio::select! {
                 Some(done) = self.batches.join_next() => self.note(done, tally),
                 Some(answer) = self.receives.join_next() => self.take(answer),
-                () = sleep_until(tick) => {}
+                () = sleep_until(now + TICK) => {}
             }
             self.show(tally, pulse);
         }
     }
 
-    async fn give_back_waiting(&mut self, tally: &mut Tally) {
+    /// What waits for a batch, without waiting for the ones that are under way.
+    fn give_back_waiting(&mut self) {
         let waiting = self.gather.take();
-        self.held -= waiting.len();
-        self.work.release(&waiting).await;
-        tally.add(&Done { messages: waiting.len(), released: waiting.len(), ..Done::default() });
+        if waiting.is_empty() {
+            return;
+        }
+        let work = Arc::clone(&self.work);
+        self.batches.spawn(async move {
+            work.release(&waiting).await;
+            let bytes = waiting.iter().map(|held| held.received.size()).sum();
+            Done { messages: waiting.len(), bytes, released: waiting.len(), ..Done::default() }
+        });
     }
 
     fn start_batches(&mut self, hurry: bool) {
@@ -160,20 +196,32 @@ impl Conductor {
         let is_paused = self.outage.as_ref().is_some_and(|outage| Instant::now() < outage.until);
         while !is_paused && self.receives.len() < self.wanted && self.has_room() {
             let (queue, wait, visibility) = (self.queue.clone(), self.wait(), self.limits.visibility);
-            self.receives.spawn(async move { (Instant::now(), queue.receive(wait, visibility).await) });
+            let (began, is_long, most) = (Instant::now(), wait > SHORT_POLL, self.receive_size());
+            self.short_polls += usize::from(!is_long);
+            self.receives.spawn(async move {
+                Answer { began, is_long, received: queue.receive_some(most, wait, visibility).await }
+            });
         }
     }
 
+    /// What was received together from a FIFO queue becomes one batch.
+    fn receive_size(&self) -> usize {
+        if self.queue.is_fifo() { self.limits.batch_size.min(CALL) } else { CALL }
+    }
+
     /// Whether one more receive, should all that are under way be full, would leave no more in hand than one batch that
-    /// waits beside those that are written.
+    /// waits beside those that are written, by number and by size. How large a message will be is reckoned from those in hand.
     fn has_room(&self) -> bool {
-        let most = (self.limits.concurrency + 1) * self.limits.batch_size.max(CALL);
-        self.held + (self.receives.len() + 1) * CALL <= most
+        let batches = self.limits.concurrency + 1;
+        let coming = (self.receives.len() + 1) * CALL;
+        let coming_bytes = coming * self.held_bytes.checked_div(self.held).unwrap_or_default();
+        self.held + coming <= self.limits.most_in_hand() && self.held_bytes + coming_bytes <= batches * BATCH_BYTES
     }
 
     fn take(&mut self, answer: Result<Answer, JoinError>) {
-        let (began, answer) = answer.expect("a receive does not panic");
-        let received = match answer {
+        let Answer { began, is_long, received } = answer.expect("a receive does not panic");
+        self.short_polls -= usize::from(!is_long);
+        let received = match received {
             Ok(received) => received,
             Err(error) => return self.note_outage(error),
         };
@@ -186,10 +234,12 @@ impl Conductor {
         }
         self.wanted = (self.wanted + 1).min(self.limits.receivers);
         self.note_business(now);
+        self.receive += 1;
         self.held += received.len();
         for received in received {
             self.serial += 1;
-            let held = Held { serial: self.serial, received, since: now };
+            self.held_bytes += received.size();
+            let held = Held { serial: self.serial, receive: self.receive, received, since: now };
             self.leases.hold(&held);
             self.gather.push(held);
         }
@@ -222,31 +272,33 @@ impl Conductor {
 
     fn note_outage(&mut self, failure: QueueError) {
         let now = Instant::now();
-        let outage = self.outage.get_or_insert(Outage { since: now, pause: FIRST_PAUSE, until: now });
-        if now < outage.until {
-            // Several receives failed of the same cause.
+        self.empty_since = None;
+        let outage = self.outage.get_or_insert(Outage { since: now, pause: PAUSE, until: now });
+        // Several receives fail of the same cause, and at the end it does not matter any more.
+        if now < outage.until || self.end.is_some() {
             return;
         }
         let is_over = self.limits.patience.is_some_and(|patience| now - outage.since >= patience);
         if failure.is_lasting || is_over {
             error!(%failure, "the queue cannot be used");
-            self.end.get_or_insert(End::QueueFailed(failure));
+            self.end = Some(End::QueueFailed(failure));
             return;
         }
-        warn!(%failure, pause_ms = outage.pause.as_millis() as u64, "receiving failed and is tried again");
-        outage.until = now + outage.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
+        let pause = outage.pause.next();
+        warn!(%failure, pause_ms = pause.as_millis() as u64, "receiving failed and is tried again");
+        outage.until = now + pause;
         self.wanted = 1;
     }
 
     fn note(&mut self, done: Result<Done, JoinError>, tally: &mut Tally) {
         let done = done.expect("panics of the pipeline are caught");
         self.held -= done.messages;
+        self.held_bytes -= done.bytes;
         self.note_business(Instant::now());
         tally.add(&done);
-        if let Some(code) = done.undeletable {
-            error!(code, "messages are stored, but may not be deleted");
-            self.end.get_or_insert(End::Undeletable(code));
+        if let Some(refused) = done.undeletable {
+            error!(code = refused.code, "messages are stored, but may not be deleted");
+            self.end.get_or_insert(End::Undeletable(refused));
         }
         if done.is_out_of_service {
             self.end.get_or_insert(End::OutOfService);

@@ -12,10 +12,14 @@ use tracing::debug;
 
 use crate::sqs::Queue;
 
+use super::Stop;
+use super::batch::tell_refusal;
 use super::gather::Held;
 
 /// How often is looked for leases to renew, at least.
 const LOOK: Duration = Duration::from_secs(1);
+/// Whoever lets go of a message waits for a round of renewals, so none may take long. What it does not reach is due again.
+const ROUND_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is in hand.
 pub struct Leases {
@@ -53,17 +57,23 @@ impl Leases {
         drop(self.round.lock().await);
     }
 
-    /// Renews for ever.
-    pub async fn keep(self: Arc<Self>) {
+    /// Renews until it is time to tell SQS of all that is in hand.
+    pub async fn keep(self: Arc<Self>, stop: Stop) {
         loop {
             sleep(LOOK.min(self.visibility / 10)).await;
-            self.renew().await;
+            let settle = stop.borrow().map(|ending| ending.settle);
+            if settle.is_some_and(|settle| Instant::now() >= settle) {
+                return;
+            }
+            self.renew(settle).await;
         }
     }
 
-    async fn renew(&self) {
+    async fn renew(&self, settle: Option<Instant>) {
         let _round = self.round.lock().await;
         let now = Instant::now();
+        let end = now + ROUND_LIMIT.min(self.visibility / 3);
+        let end = settle.map_or(end, |settle| settle.min(end));
         let due: Vec<(u64, String)> = {
             let locked = self.locked();
             let due = locked.iter().filter(|(_, lease)| now - lease.renewed >= self.visibility / 3);
@@ -73,7 +83,8 @@ impl Leases {
             return;
         }
         let changes: Vec<_> = due.iter().map(|(_, handle)| (handle.as_str(), self.visibility)).collect();
-        let refused = self.queue.change_visibility(&changes, now + self.visibility / 3).await;
+        let refused = self.queue.change_visibility(&changes, end).await;
+        tell_refusal(&refused);
         let mut locked = self.locked();
         for (serial, _) in &due {
             locked.entry(*serial).and_modify(|lease| lease.renewed = now);

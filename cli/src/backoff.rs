@@ -1,4 +1,5 @@
-//! How long a message that failed stays invisible: each time twice as long, and never two in step.
+//! How long a message that failed stays invisible, and how long is waited between two tries: each time twice as long, and never
+//! two in step.
 
 use std::time::Duration;
 
@@ -15,6 +16,25 @@ impl Backoff {
         let doublings = receives.saturating_sub(1).min(31);
         let whole = self.first.saturating_mul(1 << doublings).min(self.longest);
         whole.mul_f64(1.0 - chance / 2.0)
+    }
+}
+
+/// The pause before the next try.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    backoff: Backoff,
+    tries: u32,
+}
+
+impl Pause {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { backoff: Backoff { first, longest }, tries: 0 }
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> Duration {
+        self.tries += 1;
+        self.backoff.after(self.tries, fastrand::f64())
     }
 }
 
