@@ -15,7 +15,9 @@ COPY local local
 COPY migrations migrations
 COPY src src
 # Crates and objects are kept between builds; what is kept there is in no layer, so the program is moved out.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+ARG TARGETARCH
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=sqs-etl-target-$TARGETARCH,target=/src/target \
     cargo build --release --locked -p sqs-etl-cli --bin sqs-etl \
     && cp target/release/sqs-etl /usr/local/bin/sqs-etl \
     && mkdir /health

@@ -33,6 +33,8 @@ WIRE = Path(__file__).with_name("wire.py")
 QUEUE_LENGTH = 2_000
 # As far as SQS is away from a machine in its own region, and a bit.
 DELAY_MS = 10
+# All workers and loops that were started.
+RUNNING = []
 VISIBILITY_TIMEOUT = 30
 
 
@@ -45,6 +47,9 @@ def main():
         if not options.no_race:
             race(emulator, postgres, options.rounds)
     finally:
+        # A worker would put up with both being away.
+        for process in RUNNING:
+            process.kill()
         postgres.stop()
         emulator.stop()
 
@@ -72,7 +77,7 @@ def crashes(emulator, postgres, count):
     sender = threading.Thread(target=send, args=(emulator, queue, count), daemon=True)
     sender.start()
     started = time.monotonic()
-    worker = Worker(WORKER, emulator, queue, database.url)
+    worker = start(emulator, queue, database)
     for fifth, victim in enumerate(["worker", "worker", "Postgres", "worker"], start=1):
         until(f"{fifth}/5 are stored", lambda: rows(database) >= count * fifth // 5, limit=1800)
         say(f"{rows(database):,} rows after {time.monotonic() - started:.0f} s: kill -9 of {victim}")
@@ -82,7 +87,7 @@ def crashes(emulator, postgres, count):
             postgres.restart()
         else:
             worker.kill()
-            worker = Worker(WORKER, emulator, queue, database.url)
+            worker = start(emulator, queue, database)
     until("all are sent", lambda: not sender.is_alive(), limit=1800)
     until("the queue is empty", queue.is_empty, limit=1800)
     worker.stop()
@@ -95,6 +100,12 @@ def crashes(emulator, postgres, count):
     assert (stored, distinct, left, dead, code) == (count, count, (0, 0), (0, 0), 0), "lost or doubled"
     queue.delete()
     database.drop()
+
+
+def start(emulator, queue, database, **variables):
+    worker = Worker(WORKER, emulator, queue, database.url, **variables)
+    RUNNING.append(worker.process)
+    return worker
 
 
 def rows(database):
@@ -148,14 +159,14 @@ def wired(emulator, delay):
 
 
 def timed(name, endpoint, emulator, queue, database, count):
-    """Seconds from the first message deleted to the last: how long a program takes to start or to end is not counted."""
+    """Seconds from the first message received to the last deleted: how long a program takes to start or to end is not counted."""
     env = {**emulator.env, "AWS_ENDPOINT_URL": endpoint}
     if name == "worker":
-        worker = Worker(WORKER, emulator, queue, database.url, AWS_ENDPOINT_URL=endpoint)
-        process = worker.process
+        process = start(emulator, queue, database, AWS_ENDPOINT_URL=endpoint).process
     else:
         process = subprocess.Popen([sys.executable, LOOP, queue.url, database.url], env=env)
-    until("the first message is taken", lambda: sum(queue.counts()) < count, limit=60)
+        RUNNING.append(process)
+    until("the first message is received", lambda: queue.counts() != (count, 0), limit=60)
     started = time.monotonic()
     until("the queue is empty", queue.is_empty, limit=600)
     took = time.monotonic() - started

@@ -17,7 +17,7 @@ MAX_RECEIVE_COUNT = 3
 FUNCTION_TIMEOUT = 15
 # Seconds in which a message that was handed back stays away. The template's 150 are checked as they were deployed, then
 # replaced by this, or each redelivery would take minutes. AWS itself would not create a mapping for such a queue.
-VISIBILITY_TIMEOUT = 5
+VISIBILITY_TIMEOUT = 8
 
 
 class Stack:
@@ -67,7 +67,6 @@ class Stack:
 
     def put_login(self, login):
         self.secrets.put_secret_value(SecretId=self.outputs["DatabaseSecretArn"], SecretString=json.dumps(login))
-
 
     def map(self, queue):
         """Has the function work on one more queue; gives the mapping's id."""

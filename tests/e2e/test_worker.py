@@ -15,6 +15,7 @@ import pytest
 import logins
 from conftest import TARGET
 from meddler import Meddler
+from stack import VISIBILITY_TIMEOUT as STACK_VISIBILITY_TIMEOUT
 from waiting import until
 from worker import MASKING_KEY, Worker, read
 
@@ -268,7 +269,7 @@ def test_two_workers_and_the_function_share_a_queue(stack, start):
             assert rows[message_id][2] == logins.pseudonym(key, "ip", logins.canonical(message["ip"]))
         assert stack.queue.dead_letters.is_empty()
     finally:
-        stack.queue.set_visibility_timeout(VISIBILITY_TIMEOUT)
+        stack.queue.set_visibility_timeout(STACK_VISIBILITY_TIMEOUT)
 
 
 def test_a_bad_message_blocks_its_group_of_a_fifo_queue_and_no_other(new_queue, database, start):
