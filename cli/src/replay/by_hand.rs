@@ -55,7 +55,7 @@ pub async fn run(from: &Queue, to: &Queue, rate: Option<usize>, interrupt: &Inte
         eprintln!("sqs-etl: {came_back} of those moved came back to {} meanwhile, failed again", from.name());
     }
     let is_interrupted = result.map_err(|error| error.context(format!("{} moved", counted(count, "message"))))?;
-    Ok(Moved { count, failed, is_interrupted })
+    Ok(Moved { count, is_about: false, failed, is_interrupted })
 }
 
 impl<'a> Move<'a> {

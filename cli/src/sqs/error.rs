@@ -96,6 +96,7 @@ fn refused(code: &str) -> (String, String, bool) {
         "KmsDisabled" | "KmsInvalidState" | "KmsNotFound" | "KmsOptInRequired" | "KmsInvalidKeyUsage" => {
             ("the queue's key cannot be used", true)
         }
+        "ResourceNotFoundException" => ("SQS knows no such thing, or knows it no longer", true),
         "OverLimit" => ("too many messages of this queue are invisible", false),
         "InvalidParameterValue"
         | "InvalidAttributeValue"
@@ -156,6 +157,7 @@ mod tests {
         check("com.amazonaws.sqs#QueueDoesNotExist", "no such queue", true);
         check("AccessDenied", "access denied", true);
         check("OverLimit", "invisible", false);
+        check("ResourceNotFoundException", "knows no such thing", true);
         check("RequestThrottled", "refused", false);
     }
 }
