@@ -254,9 +254,14 @@ impl Queue {
         in_calls(changes.len(), until, call).await
     }
 
-    /// Sends up to ten messages in one call. The entries' ids are their places.
+    /// Sends up to ten messages in one call, and in one attempt: whoever repeats it wants to know that an answer is missing.
+    /// The entries' ids are their places.
     pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Answer, QueueError> {
-        let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
+        let limits = TimeoutConfig::builder().operation_attempt_timeout(outgoing::ATTEMPT_LIMIT).build();
+        let config = aws_sdk_sqs::config::Builder::default().timeout_config(limits);
+        let config = config.retry_config(RetryConfig::disabled());
+        let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        let answer = request.customize().config_override(config).send().await;
         let answer = answer.map_err(|error| QueueError::of("send messages", &error))?;
         let taken = answer.successful.iter().map(|entry| Taken {
             position: entry.id().parse().unwrap_or_default(),
