@@ -31,6 +31,10 @@ impl Pause {
         Self { backoff: Backoff { first, longest }, tries: 0 }
     }
 
+    pub const fn longest(&self) -> Duration {
+        self.backoff.longest
+    }
+
     /// The next one.
     pub fn next(&mut self) -> Duration {
         self.tries += 1;

@@ -20,23 +20,22 @@ use sqs_etl::pipeline::contract::Contract;
 use sqs_etl::pipeline::mask::Keys;
 use sqs_etl::pipeline::message::Batch;
 use sqs_etl::pipeline::outcome::Reason;
-use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::INTERRUPTED;
 use crate::interrupt::Interrupt;
 use crate::sqs::{Attributes, CALL, Queue, QueueError, Received};
 use crate::terminal::Progress;
-use crate::words::counted;
+use crate::words::{counted, number};
 
 use held::{HOLD, Held};
 use page::Page;
 
 /// How long a receive waits for a message: an answer to one that waits has looked at all of SQS's servers.
 const WAIT: Duration = Duration::from_secs(2);
-/// Receives under way at once. Each stops at its first answer without a message.
+/// Receives under way at once. Each stops at its first answer without a new message: what comes back before its time, because
+/// renewals are too slow, could otherwise be received for ever.
 const RECEIVERS: usize = 4;
-const RENEWAL: Duration = Duration::from_secs(5);
 /// Some message does not fit the contract.
 pub const UNFIT: u8 = 3;
 
@@ -63,6 +62,8 @@ struct Look<'a> {
     report: DryRunReport,
     /// How many have been received as often as the queue allows.
     worn: usize,
+    /// How often one came back that was held.
+    back: usize,
     before: Attributes,
 }
 
@@ -77,17 +78,19 @@ pub async fn run(queue: &Queue, contract: Contract, limit: usize, interrupt: &In
     let rehearsal = Rehearsal::new(contract, &keys).context("fit a made-up masking key to the contract")?;
     warn_of_redrive(queue, &before);
     let (held, page, report) = (Held::default(), Page::new(), DryRunReport::default());
-    let mut look = Look { queue, rehearsal, limit, held, page, report, worn: 0, before };
+    let mut look = Look { queue, rehearsal, limit, held, page, report, worn: 0, back: 0, before };
+    let renewals = tokio::spawn(look.held.clone().keep(queue.clone()));
     let looked = look.all(interrupt).await;
     look.report.is_interrupted = interrupt.is_raised();
     look.report.kept = look.held.give_back(queue).await;
+    renewals.abort();
     looked?;
     look.sum_up();
     Ok(look.report)
 }
 
 impl DryRunReport {
-    /// 0 if all fit the contract, 3 if some do not.
+    /// 0 if all that were looked at fit the contract, 3 if some do not.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self { is_interrupted: true, .. } => INTERRUPTED.into(),
@@ -101,8 +104,6 @@ impl DryRunReport {
 impl Look<'_> {
     async fn all(&mut self, interrupt: &Interrupt) -> Result<()> {
         let mut progress = Progress::new();
-        let mut renewal = interval(RENEWAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let queue = self.queue;
         let receive = async |most: usize| (most, queue.receive_some(most, WAIT, HOLD).await);
         let mut receives = FuturesUnordered::new();
@@ -116,17 +117,7 @@ impl Look<'_> {
         }
         let mut failed: Result<()> = Ok(());
         // To the last answer, even when nobody wants it any more: what it brings must be given back.
-        loop {
-            let (most, answer) = tokio::select! {
-                next = receives.next() => match next {
-                    Some(answer) => answer,
-                    None => return failed,
-                },
-                _ = renewal.tick() => {
-                    self.held.renew(self.queue).await;
-                    continue;
-                }
-            };
+        while let Some((most, answer)) = receives.next().await {
             asked -= most;
             let is_over = interrupt.is_raised() || failed.is_err();
             let found = self.take(answer, is_over);
@@ -142,6 +133,7 @@ impl Look<'_> {
                 progress.counting("look", &counted(self.report.seen, "message"));
             }
         }
+        failed
     }
 
     /// How many messages the next receive may ask for, while so many are asked for already.
@@ -149,15 +141,16 @@ impl Look<'_> {
         self.limit.saturating_sub(self.report.seen + asked).min(CALL)
     }
 
-    /// Looks at what was received, or only keeps it to be given back; tells how many messages there were.
+    /// Looks at what was received, or only keeps it to be given back; tells how many messages were new.
     fn take(&mut self, answer: Result<Vec<Received>, QueueError>, is_over: bool) -> Result<usize> {
         let mut received = answer?;
         let count = received.len();
         received.retain(|message| self.held.add(message));
+        self.back += count - received.len();
         if !is_over {
             self.check(&received)?;
         }
-        Ok(count)
+        Ok(received.len())
     }
 
     /// As an unordered batch even from a FIFO queue: each message for its own reason, not for one before it.
@@ -179,20 +172,37 @@ impl Look<'_> {
         self.page.print(received, &reasons)
     }
 
+    /// What it did not see of so many that were there, if it was not interrupted.
+    fn rest(&self, visible: usize) -> Option<String> {
+        let (limit, left) = (number(self.limit), visible.saturating_sub(self.report.seen));
+        match (self.report.seen >= self.limit, left) {
+            _ if self.report.is_interrupted => None,
+            (true, 0) => Some(format!("stopped at the limit of {limit}; by SQS's count there were no more")),
+            (true, left) => Some(format!("stopped at the limit of {limit}; about {} were not looked at", number(left))),
+            (false, 1..) if self.queue.is_fifo() => Some(format!(
+                "a FIFO queue shows only the first messages of each group while they are held: about {} more were there",
+                number(left)
+            )),
+            (false, _) => None,
+        }
+    }
+
     fn sum_up(&self) {
         let (queue, report) = (self.queue.name(), &self.report);
         for line in page::summary(report, queue) {
             eprintln!("{line}");
         }
-        let left = usize::try_from(self.before.visible).unwrap_or(usize::MAX).saturating_sub(report.seen);
-        let is_whole = !report.is_interrupted && report.seen < self.limit;
-        if is_whole && self.queue.is_fifo() && left > 0 {
-            eprintln!(
-                "a FIFO queue shows only the first messages of each group while they are held: about {left} more were there"
-            );
+        if let Some(rest) = self.rest(usize::try_from(self.before.visible).unwrap_or(usize::MAX)) {
+            eprintln!("{rest}");
         }
         if self.before.in_flight > 0 {
             eprintln!("about {} more were in somebody's hands and not looked at", self.before.in_flight);
+        }
+        if self.back > 0 {
+            let back = counted(self.back, "message");
+            eprintln!(
+                "{back} came back while held, and counted as received once more; some others may not have been seen"
+            );
         }
         if self.worn > 0 {
             eprintln!(

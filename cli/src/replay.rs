@@ -26,17 +26,18 @@ use route::Route;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  all was moved, or there was nothing to move; with --dry-run: all messages fit the contract
-    1  something failed; stderr says what. Whatever was not moved is still in the dead-letter queue
+    0  all was moved, or there was nothing to move; with --dry-run: all that were looked at fit, up to --limit
+    1  something failed; stderr says what, and whether SQS goes on moving
     2  the command line was wrong
     3  with --dry-run: some messages do not fit the contract
-  130  Ctrl-C or SIGTERM; stderr says how many were moved. With --dry-run all were given back";
+  130  Ctrl-C or SIGTERM; stdout says how many were moved. With --dry-run all were given back";
 
 /// Move the messages of a dead-letter queue back, or see why each fails
 ///
 /// Messages go back to the queue that they came from, or to another one with --to. SQS does it itself
 /// (StartMessageMoveTask); where it has no such call, or the queue is nobody's dead-letter queue, they are received, sent
-/// and deleted one call after the other, with their attributes, and in the order of their groups.
+/// and deleted one call after the other, with their attributes and trace headers, and in the order of their groups. SQS
+/// counts approximately what it moves, and goes on if this command is killed; Ctrl-C calls it off.
 ///
 /// SQS makes a new message of each that is moved, with a new id and a new time of sending. A contract that knows rows by
 /// the message id (`once`) cannot recognise one that was stored before, and `$sent_date` is the day of the move.
@@ -68,7 +69,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "CONTRACT_PATH", hide_env_values = true)]
     contract: Option<PathBuf>,
 
-    /// Messages that a dry run looks at
+    /// Messages that a dry run looks at; stderr says if it stopped there
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "dry_run",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
@@ -78,6 +79,8 @@ pub struct Options {
 #[derive(Debug, Default)]
 struct Moved {
     count: usize,
+    /// It was SQS that counted.
+    is_about: bool,
     /// How many stay because of an error that was told already.
     failed: usize,
     is_interrupted: bool,
@@ -119,26 +122,28 @@ async fn move_back(options: &Options, aws: &Aws, queue: &Queue, interrupt: &Inte
     let moved = match task {
         Some(task) => {
             route.announce(waiting, "SQS moves them");
-            task.follow(interrupt).await?
+            task.follow(interrupt).await
         }
         None => {
             let to = route.single(aws)?;
             route.announce(waiting, route.why_by_hand());
-            by_hand::run(queue, &to, rate, interrupt).await?
+            by_hand::run(queue, &to, rate, interrupt).await
         }
     };
-    tell(&moved, queue, &route)
+    // Behind an error some may have been moved, and what SQS tells is about.
+    if !matches!(moved, Ok(Moved { count: 0, is_about: false, .. })) {
+        eprintln!(
+            "Each that was moved has a new message id and time of sending: a contract that knows rows by the message id \
+             cannot tell that it stored one before."
+        );
+    }
+    tell(&moved?, queue, &route)
 }
 
 fn tell(moved: &Moved, queue: &Queue, route: &Route) -> Result<ExitCode> {
     let (from, to) = (queue.name(), route.destination());
-    terminal::print(&format!("{} moved from {from} to {to}\n", counted(moved.count, "message")))?;
-    if moved.count > 0 {
-        eprintln!(
-            "Each has a new message id and time of sending: a contract that knows rows by the message id cannot tell that it \
-             stored one before."
-        );
-    }
+    let about = if moved.is_about { "about " } else { "" };
+    terminal::print(&format!("{about}{} moved from {from} to {to}\n", counted(moved.count, "message")))?;
     if moved.is_interrupted {
         eprintln!("sqs-etl: interrupted; the others are still in {from}");
         return Ok(INTERRUPTED.into());

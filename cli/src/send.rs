@@ -50,11 +50,11 @@ Exit codes:
 /// anything is sent, all lines are checked against what SQS takes: 1 MiB with attributes, or less if the queue is set so,
 /// and no control characters.
 ///
-/// Ten messages go in one call, and eight calls at once. What SQS cannot take for the moment is tried again for 30
-/// seconds. A call whose answer was lost is repeated, so a standard queue may then hold some messages twice. A FIFO queue
-/// holds none twice; its messages are sent in order, one call at a time, and the first that fails ends it (those behind it
-/// in the same call may be in the queue by then; what was not sent is told by line). A file that is sent twice is there
-/// twice.
+/// Ten messages go in one call, and eight calls at once. A call has a minute, for large messages on a slow line, and what
+/// SQS cannot take for the moment is tried again for 30 seconds. A call whose answer was lost is repeated, so a standard
+/// queue may then hold some messages twice. A FIFO queue holds none twice; its messages are sent in order, one call at a
+/// time, and the first that fails ends it (those behind it in the same call may be in the queue by then; what was not sent
+/// is told by line). A file that is sent twice is there twice.
 ///
 /// Region and credentials come from where AWS's own tools have them; AWS_ENDPOINT_URL or a queue URL that is none of AWS's
 /// leads to an emulator.
@@ -118,7 +118,10 @@ fn outgoing(bodies: Vec<Body>, options: &Options, is_fifo: bool) -> (Vec<usize>,
     let attributes: HashMap<_, _> = options.attributes.iter().map(Attribute::pair).collect();
     let message = |Body { line, text }| {
         let deduplication = is_fifo.then(|| format!("{run}-{line}"));
-        (line, Outgoing { body: text, attributes: attributes.clone(), group: group.clone(), deduplication })
+        (
+            line,
+            Outgoing { body: text, attributes: attributes.clone(), group: group.clone(), deduplication, trace: None },
+        )
     };
     bodies.into_iter().map(message).unzip()
 }

@@ -133,6 +133,13 @@ impl Aws {
         Ok(Self { config, region: place.region })
     }
 
+    /// Of no use but to test what makes no call.
+    #[cfg(test)]
+    pub fn nowhere() -> Self {
+        let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+        Self { config, region: None }
+    }
+
     /// A queue in the same region.
     pub fn queue(&self, url: &str) -> Result<Queue> {
         let region = Place::of(url)?.region;
@@ -261,10 +268,15 @@ impl Queue {
         calls::all(changes.len(), until, call).await
     }
 
-    /// Sends up to ten messages in one call. The entries' ids are their places.
+    /// Sends up to ten messages in one call, and in one attempt: whoever repeats it wants to know that an answer is missing.
+    /// The entries' ids are their places.
     pub async fn send(&self, entries: Vec<SendMessageBatchRequestEntry>) -> Result<Answer, QueueError> {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_owned()).collect();
-        let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
+        let limits = TimeoutConfig::builder().operation_attempt_timeout(outgoing::ATTEMPT_LIMIT).build();
+        let config = aws_sdk_sqs::config::Builder::default().timeout_config(limits);
+        let config = config.retry_config(RetryConfig::disabled());
+        let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        let answer = request.customize().config_override(config).send().await;
         let answer = answer.map_err(|error| QueueError::of("send messages", &error))?;
         let taken = answer
             .successful

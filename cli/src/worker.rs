@@ -60,6 +60,7 @@ Exit codes:
     0  stopped by SIGTERM or Ctrl-C; with --drain: the queue stayed empty, and all that was received is stored
     1  could not start, or the queue cannot be used; the last line says why
     2  the command line was wrong
+       with --dry-run: all messages that were looked at fit the contract
     3  with --drain: the queue stayed empty, but messages were handed back; with --dry-run: some message does not fit
     4  with --drain: the database stayed out of service; its messages were handed back untouched
   130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; without: stopped by a second signal
@@ -156,7 +157,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "drain")]
     dry_run: bool,
 
-    /// Messages that a dry run looks at
+    /// Messages that a dry run looks at; stderr says if it stopped there
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "dry_run",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,

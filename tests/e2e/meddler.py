@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Meddler:
-    """`answer(action, request)` gives a dictionary to answer with, a status to refuse with, or None to hand on."""
+    """`answer(action, request)` gives a dictionary to answer with, a status or an error's code to refuse with, or None to hand
+    on."""
 
     def __init__(self, endpoint, answer):
         self.answer = answer
@@ -39,6 +40,8 @@ class Meddler:
         instead = self.answer(action, json.loads(body))
         if isinstance(instead, int):
             return instead, b'{"__type":"AccessDenied"}' if instead == 403 else b'{"__type":"InternalError"}'
+        if isinstance(instead, str):
+            return 400, json.dumps({"__type": instead}).encode()
         if instead is not None:
             return 200, json.dumps(instead).encode()
         request = urllib.request.Request(endpoint, body, {name: headers[name] for name in headers if name != "Host"})

@@ -14,13 +14,19 @@ ORIGIN_UNKNOWN = "CouldNotDetermineMessageSource"
 
 
 class Mover:
-    """`.endpoint`; `.task` is the entry of the latest task, or None."""
+    """`.endpoint`; `.task` is the entry of the latest task, or None.
+
+    What may be set: `failure`, and the next task fails so; `refusals`, statuses and codes by call, of which each request
+    from the start of a task on gets one; `lag`, how many answers tell of one message less than the ended task moved;
+    `ends_first`, and a task is through before a request to call it off arrives; `ended_by`, a function that ends the
+    task at its second message and gives another's entry, which is listed before it.
+    """
 
     def __init__(self, emulator, queue):
         self.emulator, self.queue = emulator, queue
         self.task = self.to = None
-        # Set this, and the next task fails so.
-        self.failure = None
+        self.failure = self.ended_by = self.another = None
+        self.refusals, self.lag, self.ends_first, self.started = {}, 0, False, 0
         handler = type("Handler", (Handler,), {"mover": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -35,27 +41,39 @@ class Mover:
 
     def start_message_move_task(self, request):
         self.to = request.get("DestinationArn", self.queue.arn)
+        self.started += 1
         self.task = {
-            "TaskHandle": "task-1",
+            "TaskHandle": f"task-{self.started}",
             "Status": "RUNNING",
             "SourceArn": request["SourceArn"],
             "ApproximateNumberOfMessagesMoved": 0,
             "ApproximateNumberOfMessagesToMove": sum(self.queue.dead_letters.counts()),
-            "StartedTimestamp": 1_800_000_000_000,
+            "StartedTimestamp": 1_800_000_000_000 + self.started,
             "Rate": request.get("MaxNumberOfMessagesPerSecond"),
         }
-        return {"TaskHandle": "task-1"}
+        return {"TaskHandle": self.task["TaskHandle"]}
 
     def list_message_move_tasks(self, request):
         if self.task is None:
             return {}
         if self.task["Status"] == "RUNNING":
             self.move_one()
-        hidden = () if self.task["Status"] == "RUNNING" else ("TaskHandle",)
-        return {"Results": [{name: value for name, value in self.task.items() if name not in (*hidden, "Rate")}]}
+        if self.ended_by and self.another is None and self.task["ApproximateNumberOfMessagesMoved"] > 1:
+            self.another = self.ended_by()
+        hidden = {"Rate"} if self.task["Status"] == "RUNNING" else {"Rate", "TaskHandle"}
+        entry = {name: value for name, value in self.task.items() if name not in hidden}
+        if entry["Status"] != "RUNNING" and self.lag:
+            self.lag -= 1
+            entry["ApproximateNumberOfMessagesMoved"] -= 1
+        listed = [entry] if self.another is None else [self.another, entry]
+        return {"Results": listed[: request.get("MaxResults", 1)]}
 
     def cancel_message_move_task(self, request):
-        assert request == {"TaskHandle": "task-1"}, request
+        assert request == {"TaskHandle": self.task["TaskHandle"]}, request
+        while self.ends_first and self.task["Status"] == "RUNNING":
+            self.move_one()
+        if self.task["Status"] != "RUNNING":
+            raise Refusal(400, "ResourceNotFoundException")
         self.task["Status"] = "CANCELLED"
         return {"ApproximateNumberOfMessagesMoved": self.task["ApproximateNumberOfMessagesMoved"]}
 
@@ -73,6 +91,10 @@ class Mover:
             self.task["ApproximateNumberOfMessagesMoved"] += 1
 
 
+class Refusal(Exception):
+    """An answer that is an error: its status and code."""
+
+
 class Handler(BaseHTTPRequestHandler):
     mover: Mover
     protocol_version = "HTTP/1.1"
@@ -87,9 +109,18 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         call = self.headers["X-Amz-Target"].partition(".")[2]
         if call in self.PLAYED:
-            self.answer(200, json.dumps(self.PLAYED[call](self.mover, json.loads(body))).encode())
+            self.answer(*self.play(call, json.loads(body)))
         else:
             self.answer(*self.pass_on(body))
+
+    def play(self, call, request):
+        try:
+            if self.mover.task and self.mover.refusals.get(call):
+                raise Refusal(*self.mover.refusals[call].pop(0))
+            return 200, json.dumps(self.PLAYED[call](self.mover, request)).encode()
+        except Refusal as refusal:
+            status, code = refusal.args
+            return status, json.dumps({"__type": code}).encode()
 
     def pass_on(self, body):
         connection = http.client.HTTPConnection(urlsplit(self.mover.emulator.endpoint).netloc, timeout=60)

@@ -1,9 +1,11 @@
 """`sqs-etl send`: what arrives, in which order, and what is said when it does not."""
 
 import re
+import time
 
 import pytest
 
+from meddler import Meddler
 from waiting import until
 
 
@@ -17,6 +19,20 @@ def file(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def meddler(emulator):
+    """Puts a server between the tool and the emulator: `meddler(answer).endpoint`."""
+    started = []
+
+    def start(answer):
+        started.append(Meddler(emulator.endpoint, answer))
+        return started[-1]
+
+    yield start
+    for meddler in started:
+        meddler.stop()
 
 
 def bodies(queue):
@@ -84,6 +100,40 @@ def test_ctrl_c_says_how_many_were_sent(tool, queue, file):
     sent = re.match(r"([\d,]+) of 100,000 messages sent to ", done.stdout)
     assert int(sent[1].replace(",", "")) == queue.counts()[0]
     assert re.search(r"not sent: lines [\d,]+ to 100,000\n", done.stderr), done.stderr
+
+
+def test_a_call_that_takes_its_time_is_not_made_twice(tool, queue, file, meddler):
+    def slowly(action, request):
+        if action == "SendMessageBatch":
+            time.sleep(11)  # A mebibyte on a slow line.
+
+    slow = meddler(slowly)
+    done = tool.run("send", file(["a"]), "--queue-url", queue.url, AWS_ENDPOINT_URL=slow.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert (slow.calls.count("SendMessageBatch"), bodies(queue)) == (1, ["a"])
+
+
+def test_what_failed_for_the_moment_is_sent_again(tool, queue, file, meddler):
+    refusals = [500, "RequestThrottled", 500]
+    endpoint = meddler(lambda action, _: refusals.pop() if action == "SendMessageBatch" and refusals else None).endpoint
+    done = tool.run("send", file(["a", "b"]), "--queue-url", queue.url, AWS_ENDPOINT_URL=endpoint)
+    assert (done.returncode, refusals, bodies(queue)) == (0, [], ["a", "b"]), done.stderr
+
+
+def test_a_line_whose_answer_was_lost_is_perhaps_sent_whatever_is_said_later(tool, queue, file, meddler):
+    def lost_then_denied(action, request):
+        if action != "SendMessageBatch":
+            return None
+        if not queue.is_empty():
+            return 403
+        queue.send([entry["MessageBody"] for entry in request["Entries"]])
+        return 500
+
+    endpoint = meddler(lost_then_denied).endpoint
+    done = tool.run("send", file(["a"]), "--queue-url", queue.url, AWS_ENDPOINT_URL=endpoint)
+    assert done.returncode == 1 and "access denied" in done.stderr, done.stderr
+    assert "perhaps sent, the answer is missing: line 1" in done.stderr
+    assert bodies(queue) == ["a"]
 
 
 def check_fault(done, *words, code=1):

@@ -1,16 +1,18 @@
-//! Moves messages where SQS does not: received, sent with all their attributes, and deleted once they are sent.
+//! Moves messages where SQS does not: received, sent with all that a sender can set (message attributes, group and trace
+//! header), and deleted once they are sent.
 //!
 //! **Invariant:** a message is deleted only after SQS took its copy. If the deletion fails, both are there; in a FIFO queue
-//! the copy's deduplication id, the message's own id, keeps the next try from making a third.
+//! the copy's deduplication id, the message's own id, keeps a next try within five minutes from making a third.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use anyhow::Result;
+use aws_sdk_sqs::types::MessageSystemAttributeName;
 use tokio::time::{Instant, sleep_until};
 
 use crate::interrupt::Interrupt;
-use crate::sqs::outgoing::{LARGEST, Outgoing, calls};
+use crate::sqs::outgoing::{Delivered, LARGEST, LONGEST_DELIVERY, Outgoing, calls};
 use crate::sqs::{Queue, Received};
 use crate::terminal::Progress;
 use crate::words::counted;
@@ -19,9 +21,22 @@ use super::Moved;
 
 /// How long a receive waits; one that waits looks at all of SQS's servers.
 const WAIT: Duration = Duration::from_secs(2);
-/// Long enough to send and delete what one receive brings.
-const VISIBILITY: Duration = Duration::from_secs(120);
+/// How long messages are ours from their receive or renewal on. What is sent when they are not is in both queues.
+const VISIBILITY: Duration = Duration::from_secs(300);
+/// No call begins later than that without a renewal.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(
+    RENEW_AFTER.as_secs() + LONGEST_DELIVERY.as_secs() + SETTLE_LIMIT.as_secs() < VISIBILITY.as_secs(),
+    "a message must be ours until it is deleted"
+);
+
+/// A message, and how it is sent anew.
+struct Pair {
+    message: Received,
+    copy: Outgoing,
+}
 
 /// One move.
 struct Move<'a> {
@@ -55,7 +70,7 @@ pub async fn run(from: &Queue, to: &Queue, rate: Option<usize>, interrupt: &Inte
         eprintln!("sqs-etl: {came_back} of those moved came back to {} meanwhile, failed again", from.name());
     }
     let is_interrupted = result.map_err(|error| error.context(format!("{} moved", counted(count, "message"))))?;
-    Ok(Moved { count, failed, is_interrupted })
+    Ok(Moved { count, is_about: false, failed, is_interrupted })
 }
 
 impl<'a> Move<'a> {
@@ -88,36 +103,48 @@ impl<'a> Move<'a> {
 
     /// What one receive brought. Whatever cannot be moved is kept, also behind an error.
     async fn several(&mut self, received: Vec<Received>) -> Result<()> {
-        let mut failed = Ok(());
-        for round in rounds(received, self.from.is_fifo(), Received::group) {
-            for call in calls(round.iter().map(|message| message.size().min(LARGEST))) {
-                match failed {
-                    Ok(()) => failed = self.call(&round[call]).await,
-                    Err(_) => round[call].iter().for_each(|message| self.keep(message)),
-                }
+        let (mut held_since, mut failed) = (Instant::now(), Ok(()));
+        let pairs = received.into_iter().map(|message| Pair { copy: copy(&message, self.to.is_fifo()), message });
+        let mut left: VecDeque<_> = in_calls(pairs.collect(), self.from.is_fifo()).into();
+        while let Some(call) = left.pop_front() {
+            if held_since.elapsed() >= RENEW_AFTER {
+                held_since = Instant::now();
+                self.renew(call.iter().chain(left.iter().flatten())).await;
+            }
+            match failed {
+                Ok(()) => failed = self.call(&call).await,
+                Err(_) => call.iter().for_each(|pair| self.keep(&pair.message)),
             }
         }
         failed
     }
 
+    /// What SQS does not leave to us any longer is kept, and so not sent.
+    async fn renew(&mut self, pairs: impl Iterator<Item = &Pair>) {
+        let messages: Vec<_> = pairs.map(|pair| &pair.message).collect();
+        let changes: Vec<_> = messages.iter().map(|message| (message.handle.as_str(), VISIBILITY)).collect();
+        for refused in self.from.change_visibility(&changes, Instant::now() + SETTLE_LIMIT).await {
+            self.keep(messages[refused.position]);
+            self.tell(&refused.code, "kept from others until it was sent");
+        }
+    }
+
     /// Sends what may be sent of these, deletes what was sent, and keeps the rest.
-    async fn call(&mut self, messages: &[Received]) -> Result<()> {
-        let (stay, go): (Vec<_>, Vec<_>) = messages.iter().partition(|message| self.stays(message));
-        stay.into_iter().for_each(|message| self.keep(message));
-        let copies: Vec<_> = go.iter().map(|message| copy(message, self.to.is_fifo())).collect();
-        let delivered = match go.len() {
-            0 => return Ok(()),
-            _ => self.to.deliver(&copies.iter().collect::<Vec<_>>()).await,
-        };
+    async fn call(&mut self, pairs: &[Pair]) -> Result<()> {
+        let (stay, go): (Vec<_>, Vec<_>) = pairs.iter().partition(|pair| self.stays(&pair.message));
+        stay.into_iter().for_each(|pair| self.keep(&pair.message));
+        if go.is_empty() {
+            return Ok(());
+        }
+        let copies: Vec<_> = go.iter().map(|pair| &pair.copy).collect();
+        let delivered = self.to.deliver(&copies).await;
         let taken: HashSet<_> = delivered.taken.iter().map(|taken| taken.position).collect();
-        self.copies.extend(delivered.taken.into_iter().map(|taken| taken.message_id));
         let (sent, unsent): (Vec<_>, Vec<_>) =
             go.iter().enumerate().partition(|(position, _)| taken.contains(position));
-        unsent.into_iter().for_each(|(_, message)| self.keep(message));
-        for refused in delivered.refused {
-            self.tell(&refused.code, "sent");
-        }
-        self.delete(sent.into_iter().map(|(_, message)| *message).collect()).await;
+        unsent.into_iter().for_each(|(_, pair)| self.keep(&pair.message));
+        self.tell_of(&delivered);
+        self.copies.extend(delivered.taken.into_iter().map(|taken| taken.message_id));
+        self.delete(sent.into_iter().map(|(_, pair)| &pair.message).collect()).await;
         delivered.error.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -144,6 +171,16 @@ impl<'a> Move<'a> {
         }
     }
 
+    fn tell_of(&mut self, delivered: &Delivered) {
+        for refused in &delivered.refused {
+            self.tell(&refused.code, "sent");
+        }
+        if !delivered.perhaps.is_empty() {
+            let count = counted(delivered.perhaps.len(), "message");
+            eprintln!("sqs-etl: an answer is missing: {count} may be in both queues");
+        }
+    }
+
     fn tell(&mut self, code: &str, what: &str) {
         if self.told.insert(format!("{code} {what}")) {
             eprintln!("sqs-etl: SQS says {code} of a message that could not be {what}");
@@ -158,7 +195,19 @@ fn copy(message: &Received, is_fifo: bool) -> Outgoing {
         attributes: message.raw.message_attributes.clone().unwrap_or_default(),
         group: message.group().map(str::to_owned),
         deduplication: is_fifo.then(|| message.id.clone()),
+        trace: message.system(&MessageSystemAttributeName::AwsTraceHeader).map(str::to_owned),
     }
+}
+
+/// Divided into calls, in the order in which they are to be made.
+fn in_calls(pairs: Vec<Pair>, is_ordered: bool) -> Vec<Vec<Pair>> {
+    let mut divided = Vec::new();
+    for round in rounds(pairs, is_ordered, |pair| pair.message.group()) {
+        let calls = calls(round.iter().map(|pair| pair.copy.size().min(LARGEST)));
+        let mut round = round.into_iter();
+        divided.extend(calls.into_iter().map(|call| round.by_ref().take(call.len()).collect::<Vec<_>>()));
+    }
+    divided
 }
 
 /// What may be sent side by side: all, or where order counts one message of each group at a time.

@@ -36,10 +36,12 @@ impl Ledger {
     /// Takes down what became of one call's messages.
     pub fn note(&mut self, call: Range<usize>, delivered: &Delivered) {
         let states = &mut self.states[call];
-        let is_lost = delivered.error.as_ref().is_some_and(|error| !error.is_lasting);
-        states.fill(if is_lost { State::Unknown } else { State::Unsent });
+        states.fill(State::Unsent);
         for refused in &delivered.refused {
             states[refused.position] = State::Refused(refused.code.clone());
+        }
+        for &position in &delivered.perhaps {
+            states[position] = State::Unknown;
         }
         for taken in &delivered.taken {
             states[taken.position] = State::Sent;
@@ -104,24 +106,25 @@ fn told(runs: &[(usize, usize)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::sqs::{QueueError, Refused, Taken};
+    use crate::sqs::{Refused, Taken};
 
     use super::*;
 
-    fn delivered(taken: &[usize], refused: &[usize], error: Option<QueueError>) -> Delivered {
+    fn delivered(taken: &[usize], refused: &[usize], perhaps: &[usize]) -> Delivered {
         let taken = taken.iter().map(|&position| Taken { position, message_id: String::new() });
         let code = || "Code".to_owned();
         let refused = refused.iter().map(|&position| Refused::of_entry(position, &code(), true));
-        Delivered { taken: taken.collect(), refused: refused.collect(), error }
+        let perhaps = perhaps.iter().copied().collect();
+        Delivered { taken: taken.collect(), refused: refused.collect(), perhaps, error: None }
     }
 
     #[test]
     fn each_line_is_told_by_what_became_of_it() {
         let lines: Vec<_> = (1..=3).chain(5..=12).collect();
         let mut ledger = Ledger::new(lines.len());
-        ledger.note(0..3, &delivered(&[1, 2], &[0], None));
-        ledger.note(5..7, &delivered(&[0], &[], Some(QueueError::made_up("TimedOut", false))));
-        ledger.note(7..9, &delivered(&[], &[1], None));
+        ledger.note(0..3, &delivered(&[1, 2], &[0], &[]));
+        ledger.note(5..7, &delivered(&[0], &[], &[1]));
+        ledger.note(7..9, &delivered(&[], &[1], &[]));
         ledger.close(10);
         assert_eq!(ledger.sent(), 3);
         let expected = [
@@ -135,15 +138,22 @@ mod tests {
     #[test]
     fn a_call_that_was_refused_as_a_whole_was_not_sent() {
         let mut ledger = Ledger::new(2);
-        ledger.note(0..2, &delivered(&[], &[], Some(QueueError::made_up("AccessDenied", true))));
+        ledger.note(0..2, &delivered(&[], &[], &[]));
         assert_eq!(ledger.left(&[1, 2]), ["not sent: lines 1 to 2"]);
+    }
+
+    #[test]
+    fn what_may_be_in_the_queue_is_told_as_that_also_if_a_later_attempt_was_refused() {
+        let mut ledger = Ledger::new(2);
+        ledger.note(0..2, &delivered(&[], &[1], &[0, 1]));
+        assert_eq!(ledger.left(&[1, 2]), ["perhaps sent, the answer is missing: lines 1 to 2"]);
     }
 
     #[test]
     fn a_long_list_is_cut_short() {
         let mut ledger = Ledger::new(103);
         for position in (0..103).step_by(2) {
-            ledger.note(position..position + 1, &delivered(&[0], &[], None));
+            ledger.note(position..position + 1, &delivered(&[0], &[], &[]));
         }
         ledger.close(0);
         let lines: Vec<_> = (1..=103).collect();

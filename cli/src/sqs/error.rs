@@ -107,6 +107,7 @@ fn refused(code: &str) -> (String, String, bool) {
         "KmsDisabled" | "KmsInvalidState" | "KmsNotFound" | "KmsOptInRequired" | "KmsInvalidKeyUsage" => {
             ("the queue's key cannot be used", true)
         }
+        "ResourceNotFoundException" => ("SQS knows no such thing, or knows it no longer", true),
         "OverLimit" => ("too many messages of this queue are invisible", false),
         "InvalidParameterValue"
         | "InvalidAttributeValue"
@@ -171,6 +172,7 @@ mod tests {
         check("KMS.DisabledException", "key cannot be used", true);
         check("KMS.ThrottlingException", "refused", false);
         check("OverLimit", "invisible", false);
+        check("ResourceNotFoundException", "knows no such thing", true);
         check("RequestThrottled", "refused", false);
     }
 }

@@ -3,12 +3,15 @@
 //! The limits are SQS's own: ten messages and 1 MiB a call, 1 MiB a message, attributes included, and the characters that
 //! XML 1.0 has (its `SendMessageBatch` reference). A queue may be set to less, and emulators may lag behind.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
-use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{
+    MessageAttributeValue, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+    SendMessageBatchRequestEntry,
+};
 use tokio::time::{Instant, sleep};
 
 use super::calls::PAUSE;
@@ -18,6 +21,11 @@ use super::{Answer, CALL, Queue, QueueError, Refused, Taken};
 pub const LARGEST: usize = 1024 * 1024;
 /// How long what SQS refuses for the moment is tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// One attempt at a call: time for a mebibyte at 20 kB a second.
+pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(60);
+/// A call that goes on when patience ends, a pause, and the last one.
+pub const LONGEST_DELIVERY: Duration =
+    Duration::from_secs(PATIENCE.as_secs() + PAUSE.longest().as_secs() + 2 * ATTEMPT_LIMIT.as_secs());
 
 /// A message to send.
 pub struct Outgoing {
@@ -26,14 +34,19 @@ pub struct Outgoing {
     pub group: Option<String>,
     /// FIFO queues drop a second message with the same one, for five minutes.
     pub deduplication: Option<String>,
+    /// X-Ray's header, the only system attribute that a sender may set; it does not count in a message's size.
+    pub trace: Option<String>,
 }
 
-/// What became of messages that were to be sent in one go. Those in neither list may have been sent or not: the call
-/// failed with `error`, or they were not sent on purpose, because one before them failed.
+/// What became of messages that were to be sent in one go. Those in no list were not sent: the call failed with `error`, or
+/// it was on purpose, because one before them failed.
 #[derive(Debug, Default)]
 pub struct Delivered {
     pub taken: Vec<Taken>,
     pub refused: Vec<Refused>,
+    /// Places of those that may be in the queue although it was not said: the answer to an attempt is missing, and no later
+    /// one was taken.
+    pub perhaps: BTreeSet<usize>,
     pub error: Option<QueueError>,
 }
 
@@ -73,7 +86,16 @@ impl Outgoing {
         let entry = SendMessageBatchRequestEntry::builder().id(place.to_string()).message_body(&self.body);
         let entry = entry.set_message_attributes(attributes).set_message_group_id(self.group.clone());
         let entry = entry.set_message_deduplication_id(self.deduplication.clone());
+        let entry = match self.trace() {
+            Some(trace) => entry.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, trace),
+            None => entry,
+        };
         entry.build().expect("id and body are there")
+    }
+
+    fn trace(&self) -> Option<MessageSystemAttributeValue> {
+        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(self.trace.as_ref()?);
+        Some(value.build().expect("the type is there"))
     }
 }
 
@@ -134,11 +156,16 @@ where
                 delivered.refused.push(error.refusal(places[0]));
                 Vec::new()
             }
-            Err(error) if error.is_lasting || is_last_try => {
-                delivered.error = Some(error);
-                return delivered;
+            Err(error) => {
+                if may_be_taken(&error) {
+                    delivered.perhaps.extend(&places);
+                }
+                if error.is_lasting || is_last_try {
+                    delivered.error = Some(error);
+                    return delivered;
+                }
+                places
             }
-            Err(_) => places,
         };
         if is_ordered && !delivered.refused.is_empty() {
             return delivered;
@@ -164,6 +191,9 @@ impl Delivered {
             places.iter().filter(|place| !is_answered(place)).map(|&place| unanswered(place)).collect();
         refused.extend(silent);
         refused.sort_by_key(|refused| refused.position);
+        for taken in &answer.taken {
+            self.perhaps.remove(&taken.position);
+        }
         self.taken.extend(answer.taken);
         let may_repeat = |refused: &Refused| !is_last_try && !refused.is_lasting;
         // In order: what is sent again comes behind what was taken, so nothing behind it may have been.
@@ -176,6 +206,12 @@ impl Delivered {
         self.refused.extend(for_good);
         positions(&again)
     }
+}
+
+/// Whether messages may be in the queue though their call failed: the answer is missing, or tells of a failure on SQS's side.
+fn may_be_taken(error: &QueueError) -> bool {
+    let is_refusal = |code: &str| code == "OverLimit" || code == "Credentials" || code.contains("Throttl");
+    !error.is_lasting && !is_refusal(error.short_code())
 }
 
 fn positions(refused: &[Refused]) -> Vec<usize> {
@@ -194,7 +230,7 @@ mod tests {
     use super::*;
 
     fn outgoing(body: &str) -> Outgoing {
-        Outgoing { body: body.to_owned(), attributes: HashMap::new(), group: None, deduplication: None }
+        Outgoing { body: body.to_owned(), attributes: HashMap::new(), group: None, deduplication: None, trace: None }
     }
 
     #[test]
@@ -240,6 +276,7 @@ mod tests {
     struct Seen {
         calls: Vec<Vec<usize>>,
         taken: Vec<usize>,
+        perhaps: Vec<usize>,
         refused: Vec<(usize, String)>,
         failed: Option<String>,
     }
@@ -250,11 +287,20 @@ mod tests {
         behaviour: Behaviour,
         fails: fn(&[usize]) -> Option<QueueError>,
     ) -> Seen {
+        run_with(count, is_ordered, behaviour, |_, places| fails(places)).await
+    }
+
+    async fn run_with(
+        count: usize,
+        is_ordered: bool,
+        behaviour: Behaviour,
+        fails: impl Fn(usize, &[usize]) -> Option<QueueError>,
+    ) -> Seen {
         let calls = RefCell::new(Vec::<Vec<usize>>::new());
         let call = async |places: &[usize]| {
             let before = calls.borrow().len();
             calls.borrow_mut().push(places.to_vec());
-            if let Some(error) = fails(places) {
+            if let Some(error) = fails(before, places) {
                 return Err(error);
             }
             let mut answer = Answer::default();
@@ -274,7 +320,8 @@ mod tests {
             taken.sort();
         }
         let refused = delivered.refused.into_iter().map(|refused| (refused.position, refused.code)).collect();
-        Seen { calls: calls.into_inner(), taken, refused, failed: delivered.error.map(|error| error.code) }
+        let (perhaps, failed) = (delivered.perhaps.into_iter().collect(), delivered.error.map(|error| error.code));
+        Seen { calls: calls.into_inner(), taken, perhaps, refused, failed }
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,6 +381,22 @@ mod tests {
     async fn a_lasting_error_of_the_queue_ends_it() {
         let seen = run(3, false, |_, _| None, |_| Some(QueueError::made_up("AccessDenied", true))).await;
         assert_eq!((seen.calls.len(), seen.failed.as_deref()), (1, Some("AccessDenied")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_answer_is_missing_for_may_be_in_the_queue() {
+        let fails = |first: &'static str, then: Option<&'static str>| {
+            move |before: usize, _: &[usize]| match before {
+                0 => Some(QueueError::made_up(first, false)),
+                _ => then.map(|code| QueueError::made_up(code, true)),
+            }
+        };
+        let seen = run_with(2, false, |_, _| None, fails("TimedOut", Some("AccessDenied"))).await;
+        assert_eq!((seen.perhaps, seen.failed.as_deref()), (vec![0, 1], Some("AccessDenied")));
+        let seen = run_with(2, false, |_, _| None, fails("RequestThrottled", Some("AccessDenied"))).await;
+        assert_eq!((seen.perhaps, seen.failed.as_deref()), (vec![], Some("AccessDenied")));
+        let seen = run_with(2, false, |_, place| (place == 1).then_some(("Code", true)), fails("TimedOut", None)).await;
+        assert_eq!((seen.taken, seen.perhaps), (vec![0], vec![1]));
     }
 
     #[tokio::test]
