@@ -135,7 +135,8 @@ impl Progress {
         self.drawn = Some(Instant::now());
     }
 
-    fn clear(&mut self) {
+    /// Takes the live line away.
+    pub fn clear(&mut self) {
         if self.live && self.drawn.take().is_some() {
             self.write("\r\x1b[K");
         }

@@ -57,10 +57,10 @@ const OUT_OF_SERVICE: u8 = 4;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-    0  stopped by SIGTERM or Ctrl-C; with --drain: the queue stayed empty, and all that was received is stored
+    0  stopped by SIGTERM or Ctrl-C; with --drain: the queue stayed empty, and all that was received is stored; with
+       --dry-run: all messages that were looked at fit the contract
     1  could not start, or the queue cannot be used; the last line says why
     2  the command line was wrong
-       with --dry-run: all messages that were looked at fit the contract
     3  with --drain: the queue stayed empty, but messages were handed back; with --dry-run: some message does not fit
     4  with --drain: the database stayed out of service; its messages were handed back untouched
   130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; without: stopped by a second signal

@@ -77,8 +77,9 @@ impl Tally {
     }
 
     /// The last word: a line on a terminal, a line of JSON elsewhere, and the last metrics.
-    pub fn tell(&self, queue: &str) {
-        let Self { stored, already_present, handed_back, released, undeleted, .. } = self;
+    pub fn tell(&mut self, queue: &str) {
+        self.progress.clear();
+        let Self { stored, already_present, handed_back, released, undeleted, .. } = *self;
         let seconds = self.started.elapsed().as_secs_f64();
         if log::for_a_person() {
             let line = format!("{}  {} in {seconds:.1} s\n", Paint::stdout().bold("      done"), self.counts());
