@@ -11,10 +11,11 @@ pub mod health;
 mod lease;
 mod tally;
 
+use std::future::pending;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,7 +27,7 @@ use sqs_etl::secrets::Secrets;
 use sqs_etl::telemetry::{self, Telemetry};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::INTERRUPTED;
@@ -59,11 +60,11 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  stopped by SIGTERM or Ctrl-C; with --drain: the queue stayed empty, and all that was received is stored; with
        --dry-run: all messages that were looked at fit the contract
-    1  could not start, or the queue cannot be used; the last line says why
+    1  could not start, or the queue cannot be used; the last line says why. With --dry-run also: not all could be given back
     2  the command line was wrong
     3  with --drain: the queue stayed empty, but messages were handed back; with --dry-run: some message does not fit
     4  with --drain: the database stayed out of service; its messages were handed back untouched
-  130  with --drain: stopped by SIGTERM or Ctrl-C before the queue was empty; without: stopped by a second signal
+  130  with --drain or --dry-run: stopped by SIGTERM or Ctrl-C before the end; without: stopped by a second signal
 
 Settings come from the environment, the same as the function's: DATABASE_URL or DB_SECRET_ARN, MASKING_KEY or
 MASKING_SECRET_ARN, CONTRACT_PATH, DB_SSLMODE, RUST_LOG and the others that README.md lists. AWS credentials, region and
@@ -137,6 +138,9 @@ pub struct Options {
     contract: Option<PathBuf>,
 
     /// Stop when the queue has stayed empty
+    ///
+    /// Bad messages of a queue without a dead-letter queue come back for ever: such a drain ends only if --max-retry-delay is
+    /// longer than --drain-after.
     #[arg(long)]
     drain: bool,
 
@@ -181,6 +185,13 @@ struct Limits {
 
 /// Once we are to stop: by when.
 type Stop = watch::Receiver<Option<Ending>>;
+
+/// Ends when it is time to tell SQS of all that is in hand, lest we are killed before.
+async fn settling(stop: &Stop) {
+    let asked = stop.clone().wait_for(Option::is_some).await.map(|ending| *ending);
+    let Ok(Some(ending)) = asked else { return pending().await };
+    sleep_until(ending.settle).await;
+}
 
 /// Tells everybody to stop, whatever the cause.
 #[derive(Clone)]
@@ -310,6 +321,7 @@ async fn start(options: &Options) -> Result<(Conductor, Telemetry)> {
         patience: limits.patience,
         stop: stopping.stop(),
         writes: AtomicU64::new(0),
+        pausing: AtomicUsize::new(0),
     };
     Ok((Conductor::new(queue, limits, Arc::new(work), leases, stopping), telemetry))
 }
@@ -399,6 +411,7 @@ fn stopped(drain: bool) -> ExitCode {
 fn conclude(end: End, tally: &Tally, drain: bool) -> Result<ExitCode> {
     Ok(match end {
         End::Stopped => stopped(drain),
+        End::Drained if tally.released > 0 => OUT_OF_SERVICE.into(),
         End::Drained if tally.handed_back > 0 => HANDED_BACK.into(),
         End::Drained => ExitCode::SUCCESS,
         End::OutOfService => OUT_OF_SERVICE.into(),

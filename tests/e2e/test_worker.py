@@ -125,6 +125,19 @@ def test_a_database_that_is_away_for_longer_than_the_visibility_timeout_costs_no
     assert queue.is_empty() and queue.dead_letters.is_empty()
 
 
+def test_an_outage_makes_no_poison_of_the_message_that_was_tried_alone(new_queue, postgres, database, start):
+    queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
+    _, ids = send_good(queue, 40)
+    worker = start(queue, "--batch-size", 1, "--drain", "--drain-after", 3)
+    until("it has stored some", lambda: database.count() > 0)
+    database.query("alter table user_logins rename to elsewhere")
+    until("it has failed often", lambda: len(worker.lines("the batch cannot be written: it is kept and tried again")) > 8)
+    database.query("alter table elsewhere rename to user_logins")
+    assert worker.wait() == 0, worker.output()
+    assert worker.lines("message handed back") == []
+    assert stored(database) == set(ids)
+
+
 def test_while_the_table_is_locked_no_more_is_received_than_fits_and_no_delivery_is_lost(new_queue, database, start):
     queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
     _, ids = send_good(queue, 300)
@@ -146,15 +159,17 @@ def test_while_the_table_is_locked_no_more_is_received_than_fits_and_no_delivery
 def test_a_row_that_only_looks_like_an_outage_is_handed_back_and_its_neighbours_are_stored(new_queue, database, start):
     """A trigger that ends its own backend: to the client the connection broke."""
     queue = new_queue(max_receive_count=1, visibility_timeout=CALM)
-    _, ids = send_good(queue, 30)
+    bodies = [logins.body(message) for message in logins.good(30)]
     [poison] = logins.good(1, seed=9)
-    [poison_id] = queue.send([logins.body(poison | {"user_id": "poison"})])
+    ids = queue.send([*bodies[:20], logins.body(poison | {"user_id": "poison"}), *bodies[20:]])
+    poison_id = ids.pop(20)
     database.query(
         """create function break() returns trigger language plpgsql security definer as $$ begin
            if new.user_id = 'poison' then perform pg_terminate_backend(pg_backend_pid()); end if; return new; end $$"""
     )
     database.query("create trigger break before insert on user_logins for each row execute function break()")
-    worker = start(queue, "--drain", "--drain-after", 3)
+    # All in one batch: while its halves are stored, it becomes clear that it is not the database.
+    worker = start(queue, "--batch-window", 3_000, "--drain", "--drain-after", 3)
     assert worker.wait(120) == 3, worker.output()
     assert stored(database) == set(ids)
     [handed_back] = worker.lines("message handed back")

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,17 +14,18 @@ use metrics::{Unit, counter};
 use sqs_etl::pipeline::deadline::Deadline;
 use sqs_etl::pipeline::message::Batch;
 use sqs_etl::pipeline::outcome::{Failure, Outcome, Reason};
+use sqs_etl::pipeline::write::WriteError;
 use sqs_etl::pipeline::{BatchError, Pipeline};
 use sqs_etl::report;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, error, warn};
 
 use crate::backoff::{Backoff, Pause};
 use crate::sqs::{Queue, Refused};
 
-use super::Stop;
 use super::gather::Held;
 use super::lease::Leases;
+use super::{Stop, settling};
 
 /// The metric of tries at a batch that no record is to blame for.
 pub const BATCH_ERROR: (&str, Unit) = ("BatchError", Unit::Count);
@@ -33,10 +34,11 @@ pub const BATCH_ERROR: (&str, Unit) = ("BatchError", Unit::Count);
 const PAUSE: Pause = Pause::new(Duration::from_millis(500), Duration::from_secs(15));
 /// As often messages are tried together; then in halves.
 const TRIES_TOGETHER: u32 = 2;
-/// As often a message is tried alone, if others are stored meanwhile.
-const TRIES_ALONE: u32 = 3;
-/// How long deleting may take; what is not deleted by then comes back.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// As often must others have been written between two failures of a message, and of those that it was tried with, until it is
+/// held to be the cause.
+const EVIDENCE: u32 = 3;
+/// How long deleting may take; what is not deleted by then comes back. Less than the time to stop in.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// What batches are worked on with.
 pub struct Work {
@@ -52,6 +54,8 @@ pub struct Work {
     pub stop: Stop,
     /// How often anything was written, by any batch.
     pub writes: AtomicU64,
+    /// How many batches wait for their next try.
+    pub pausing: AtomicUsize,
 }
 
 /// What became of a batch's messages.
@@ -75,8 +79,20 @@ pub struct Done {
 struct Part {
     held: Vec<Held>,
     tries: u32,
-    /// What `writes` was when they were tried first.
+    /// What `writes` was at their last failure, and how often it had grown since the one before.
     writes: u64,
+    evidence: u32,
+}
+
+/// How a try at a part went.
+#[derive(PartialEq, Eq)]
+enum Tried {
+    /// Nothing of it is left.
+    Settled,
+    /// Something has no outcome yet: there was no time, or no connection.
+    Kept,
+    /// The database did not take it, and does not say that a row is to blame.
+    Failed,
 }
 
 /// Why a batch was not written.
@@ -116,11 +132,15 @@ impl Work {
         let mut parts = VecDeque::from([self.part(held)]);
         let mut trouble: Option<(Instant, Pause)> = None;
         while let Some(mut part) = parts.pop_front() {
-            if self.attempt(&mut part, started, &mut done).await {
+            let before = part.held.len();
+            let tried = self.attempt(&mut part, started, &mut done).await;
+            if part.held.len() < before {
                 trouble = None;
+            }
+            if tried == Tried::Settled {
                 continue;
             }
-            if self.is_poison(&part) {
+            if tried == Tried::Failed && self.is_poison(&mut part) {
                 self.hand_back_poison(&part.held, &mut done).await;
                 continue;
             }
@@ -139,12 +159,13 @@ impl Work {
     }
 
     fn part(&self, held: Vec<Held>) -> Part {
-        Part { held, tries: 0, writes: self.writes.load(Ordering::Relaxed) }
+        Part { held, tries: 0, writes: self.writes.load(Ordering::Relaxed), evidence: 0 }
     }
 
-    /// Tries to write a part, and settles what has an outcome. Says whether none is left; what is left stays in the part.
-    async fn attempt(&self, part: &mut Part, started: Instant, done: &mut Done) -> bool {
+    /// Tries to write a part, and settles what has an outcome; what has none stays in the part.
+    async fn attempt(&self, part: &mut Part, started: Instant, done: &mut Done) -> Tried {
         part.tries += 1;
+        let messages = part.held.len();
         match self.run(&part.held).await {
             Ok(outcome) => {
                 let Sorted { settled, outcome, again, reason } =
@@ -154,33 +175,42 @@ impl Work {
                     self.writes.fetch_add(1, Ordering::Relaxed);
                 }
                 self.settle(&settled, outcome, started, done).await;
-                if let Some(reason) = reason {
-                    tell(&reason.to_string(), part.held.len());
-                }
+                let Some(reason) = reason else { return Tried::Settled };
+                tell(&reason.to_string(), part.held.len());
+                Tried::Kept
             }
             Err(Fault::TimeUp) => {
-                warn!(messages = part.held.len(), "the time to stop in is up: the batch is given back");
+                warn!(messages, "the time to stop in is up: the batch is given back");
+                Tried::Kept
             }
             Err(fault) if fault.is_defect() => {
-                error!(
-                    error = report::chain(&fault),
-                    messages = part.held.len(),
-                    "the batch failed and is handed back"
-                );
+                error!(error = report::chain(&fault), messages, "the batch failed and is handed back");
                 counter!(BATCH_ERROR.0).increment(1);
-                done.handed_back += part.held.len();
+                done.handed_back += messages;
                 self.hand_back(&part.held).await;
                 part.held.clear();
+                Tried::Settled
             }
-            Err(fault) => tell(&report::chain(&fault), part.held.len()),
+            Err(fault) => {
+                tell(&report::chain(&fault), messages);
+                let has_connection = !matches!(fault, Fault::Batch(BatchError::Write(WriteError::Connect(_))));
+                if has_connection {
+                    return Tried::Failed;
+                }
+                // Nobody has looked at the messages.
+                part.tries -= 1;
+                Tried::Kept
+            }
         }
-        part.held.is_empty()
     }
 
-    /// Whether a message fails alone although others are written: then it is no outage, whatever Postgres says.
-    fn is_poison(&self, part: &Part) -> bool {
-        let are_others_written = self.writes.load(Ordering::Relaxed) > part.writes;
-        part.held.len() == 1 && part.tries >= TRIES_ALONE && are_others_written && !self.queue.is_fifo()
+    /// Whether a message that failed alone is held to be the cause: it, and whatever it was tried with, failed again and again
+    /// while others were written, so that it is no outage, whatever Postgres says.
+    fn is_poison(&self, part: &mut Part) -> bool {
+        let writes = self.writes.load(Ordering::Relaxed);
+        part.evidence += u32::from(writes > part.writes);
+        part.writes = writes;
+        part.held.len() == 1 && part.evidence >= EVIDENCE && !self.queue.is_fifo()
     }
 
     async fn hand_back_poison(&self, held: &[Held], done: &mut Done) {
@@ -196,7 +226,8 @@ impl Work {
         let is_parted = part.tries >= TRIES_TOGETHER && part.held.len() > 1 && !self.queue.is_fifo();
         let second = is_parted.then(|| {
             part.tries = 0;
-            Part { held: part.held.split_off(part.held.len() / 2), tries: 0, writes: part.writes }
+            let held = part.held.split_off(part.held.len() / 2);
+            Part { held, tries: 0, writes: part.writes, evidence: part.evidence }
         });
         std::iter::once(part).chain(second)
     }
@@ -222,7 +253,7 @@ impl Work {
                 Ok(Err(_)) => Ok(all_failed(held.len(), &Reason::Deadline)),
                 Err(_) => Err(Fault::Panic),
             },
-            () = self.time_up() => Err(Fault::TimeUp),
+            () = settling(&self.stop) => Err(Fault::TimeUp),
         }
     }
 
@@ -239,9 +270,8 @@ impl Work {
         done.stored += outcome.committed;
         done.already_present += outcome.already_present;
         done.handed_back += failed.len();
-        // Failed ones first: what follows them in their group must not come before them.
-        self.hand_back(failed).await;
-        self.delete(&stored, done).await;
+        // Side by side: neither shall use up the other's time.
+        tokio::join!(self.hand_back(failed), self.delete(&stored, done));
     }
 
     /// **Invariant (Conservation):** called for messages whose rows the database has committed, and for no others.
@@ -288,18 +318,13 @@ impl Work {
     /// Waits, and says whether there is time for another try. Whoever is told to stop has tried often enough.
     async fn pause(&self, pause: Duration) -> bool {
         let mut stop = self.stop.clone();
-        tokio::select! {
+        self.pausing.fetch_add(1, Ordering::Relaxed);
+        let goes_on = tokio::select! {
             () = sleep(pause) => true,
             _ = stop.wait_for(Option::is_some) => false,
-        }
-    }
-
-    /// Ends when SQS must be told, lest we are killed before.
-    async fn time_up(&self) {
-        let mut stop = self.stop.clone();
-        let asked = stop.wait_for(Option::is_some).await.map(|ending| *ending);
-        let Ok(Some(ending)) = asked else { return std::future::pending().await };
-        sleep_until(ending.settle).await;
+        };
+        self.pausing.fetch_sub(1, Ordering::Relaxed);
+        goes_on
     }
 
     fn settle_end(&self) -> Instant {

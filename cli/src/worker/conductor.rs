@@ -4,6 +4,7 @@
 //! stay in the queue, where others may take them and their receives are not counted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -184,8 +185,15 @@ impl Conductor {
         });
     }
 
+    /// A batch that waits for its next try leaves its place to another one, but only once: else, while the database is away, there
+    /// would be more and more of them.
+    fn has_place(&self) -> bool {
+        let pausing = self.work.pausing.load(Ordering::Relaxed).min(self.limits.concurrency);
+        self.batches.len() < self.limits.concurrency + pausing
+    }
+
     fn start_batches(&mut self, hurry: bool) {
-        while self.batches.len() < self.limits.concurrency {
+        while self.has_place() {
             let Some(batch) = self.gather.next(Instant::now(), hurry) else { return };
             let work = Arc::clone(&self.work);
             self.batches.spawn(async move { work.on(batch).await });
@@ -254,7 +262,7 @@ impl Conductor {
     fn note_emptiness(&mut self, began: Instant, now: Instant) {
         let since = *self.empty_since.get_or_insert(began.max(self.busy));
         let is_long_enough = self.limits.drain_after.is_some_and(|drain_after| now - since >= drain_after);
-        if self.held == 0 && is_long_enough {
+        if self.held == 0 && self.receives.is_empty() && is_long_enough {
             self.end.get_or_insert(End::Drained);
         }
     }
@@ -262,7 +270,7 @@ impl Conductor {
     /// How long a receive waits for a message. Long, if nothing else goes on: a receive that waits while we are to stop may
     /// take what was just given back. A drain waits no longer than it must to know that the queue is empty.
     fn wait(&self) -> Duration {
-        if self.held > 0 || !self.receives.is_empty() {
+        if self.held > 0 || !self.receives.is_empty() || self.wanted > 1 {
             return SHORT_POLL;
         }
         let drain_after = self.limits.drain_after.unwrap_or(LONG_POLL);
@@ -308,7 +316,7 @@ impl Conductor {
     /// The next moment at which something is due without anything happening.
     fn wake(&self) -> Instant {
         let tick = Instant::now() + TICK;
-        let due = self.gather.due().filter(|_| self.batches.len() < self.limits.concurrency);
+        let due = self.gather.due().filter(|_| self.has_place());
         due.map_or(tick, |due| due.min(tick))
     }
 

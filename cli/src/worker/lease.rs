@@ -12,9 +12,9 @@ use tracing::debug;
 
 use crate::sqs::Queue;
 
-use super::Stop;
 use super::batch::tell_refusal;
 use super::gather::Held;
+use super::{Stop, settling};
 
 /// How often is looked for leases to renew, at least.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,19 +61,17 @@ impl Leases {
     pub async fn keep(self: Arc<Self>, stop: Stop) {
         loop {
             sleep(LOOK.min(self.visibility / 10)).await;
-            let settle = stop.borrow().map(|ending| ending.settle);
-            if settle.is_some_and(|settle| Instant::now() >= settle) {
-                return;
+            tokio::select! {
+                () = self.renew() => {}
+                () = settling(&stop) => return,
             }
-            self.renew(settle).await;
         }
     }
 
-    async fn renew(&self, settle: Option<Instant>) {
+    async fn renew(&self) {
         let _round = self.round.lock().await;
         let now = Instant::now();
         let end = now + ROUND_LIMIT.min(self.visibility / 3);
-        let end = settle.map_or(end, |settle| settle.min(end));
         let due: Vec<(u64, String)> = {
             let locked = self.locked();
             let due = locked.iter().filter(|(_, lease)| now - lease.renewed >= self.visibility / 3);
