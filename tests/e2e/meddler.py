@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Meddler:
     """`answer(action, request)` gives a dictionary to answer with, a status or an error's code to refuse with, or None to hand
-    on."""
+    on. `calls` has the action of each request."""
 
     def __init__(self, endpoint, answer):
-        self.answer = answer
+        self.answer, self.calls = answer, []
         meddler = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -21,6 +21,7 @@ class Meddler:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 action = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+                meddler.calls.append(action)
                 status, answer = meddler.decide(endpoint, action, body, self.headers)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-amz-json-1.0")
